@@ -1,0 +1,292 @@
+"""CPU kernels with a row in each lane: for a class axis that is not last, for few classes, and for any other strides.
+
+Sixteen rows (eight in float64) go through their classes together, so nothing is ever transposed and every step, the
+logarithm included, serves them all. Lanes never mix: a row's bits do not depend on its neighbours. The reference of the
+exponentials is kept as in `cpu_rows`, a lane at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
+from .jit import inline, kernel
+from .memory import (
+    any_set, first, gather, gather_index, load, load_part, peek, scatter, scatter_index, store_part,
+)  # fmt: skip
+from .simd import (
+    Format, apart, as_index, following, full, full_index, full_wide, integers, iota, lowest, maximum, narrow, reals,
+    select, wide,
+)  # fmt: skip
+
+BLOCK = 64
+"""Classes between two looks at the references."""
+
+
+def lane_access(options: Options, fmt: Format) -> SimpleNamespace:
+    """How a class of all the lanes is read and written: side by side, or gathered."""
+    if options.gathered:
+        return SimpleNamespace(
+            read=inline(lambda at, step, mask: gather(fmt, at + step, mask)),
+            write=inline(lambda at, step, mask, value: scatter(fmt, at + step, mask, value)),
+        )
+    return SimpleNamespace(
+        read=inline(lambda at, step, mask: load_part(fmt, at + step, 0, mask)),
+        write=inline(lambda at, step, mask, value: store_part(fmt, at + step, 0, mask, value)),
+    )
+
+
+def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
+    """Each lane's maximum over some classes, NaN passed over."""
+    X, transform, read = options.logits, device.transform, lane_access(options, options.logits).read
+
+    @inline
+    def maximum_of(at: Any, step: Any, mask: Any, j: Any, end: Any, curve: Any) -> Any:
+        apart()
+        peak = full(X, -math.inf)
+        for c in range(j, end):
+            peak = maximum(transform(read(at, c * step, mask), curve), peak)
+        return peak
+
+    return maximum_of
+
+
+def lane_block(options: Options, device: SimpleNamespace) -> Any:
+    """Sums over some classes, relative to `ref`; the classes that rank before the target; where the maximum is."""
+    X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
+    soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
+    read, read_soft = lane_access(options, X).read, lane_access(options, Y).read
+    step, transform = device.step, device.transform
+
+    @inline
+    def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, ref: Any, aimed: Any, best: Any, curve: Any) -> Any:
+        apart()
+        at, soft_at, class_weight = row
+        target, z_target = aimed
+        zero, zeros = full(X, 0.0), full_wide(X, 0.0)
+        sums = (zero, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero)
+        y, w, before = zero, zero, full_index(X, 0)
+        above, (most, winner) = following(X, z_target), best
+        for c in range(j, end):
+            z = transform(read(at, c * steps[0], mask), curve)
+            if soft:
+                y = read_soft(soft_at, c * steps[1], mask)
+            if weighted:
+                w = full(X, peek(R, class_weight + size * c))
+            if scored:
+                k = full_index(X, c)
+                before = before + as_index(z >= select(k < target, z_target, above))
+                higher = z > most
+                most, winner = select(higher, z, most), select(higher, k, winner)
+            sums = step(z, mask, ref, y, w, sums)
+        return sums, before, (most, winner)
+
+    return sums_of
+
+
+def lane_sums(options: Options, device: SimpleNamespace) -> Any:
+    """Sums over all classes, relative to each lane's last reference."""
+    X, smoothed, weighted, scored = options.logits, options.smoothed, options.weighted, options.result == "score"
+    maximum_of, sums_of, exp = lane_maximum(options, device), lane_block(options, device), device.exp
+
+    @inline
+    def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, curve: Any) -> Any:
+        ref = top = full(X, -math.inf)
+        zeros = full_wide(X, 0.0)
+        total = shift = seen = energy = square = mass = moment = negentropy = zeros
+        before, best, j = full_index(X, 0), (top, full_index(X, 0)), 0
+        while j < classes:
+            end = min(j + BLOCK, classes)
+            fresh = ref == -math.inf
+            if any_set(fresh):
+                ref = select(fresh, maximum_of(row[0], steps[0], mask, j, end, curve), ref)
+            base = select(ref == -math.inf, 0.0, ref)  # nothing but -inf so far: 0 lets a NaN show
+            block, ranked, best = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
+            peak = block[1]
+            over = (peak - base) > SLACK
+            if any_set(over):
+                fall = select(over, wide(ref) - wide(peak), 0.0)
+                factor = wide(exp(narrow(X, fall)))
+                if scored:
+                    energy, square = factor * (energy + fall * total), factor * factor * square
+                if smoothed and j > 0:
+                    shift = shift + fall * (seen if weighted else j)
+                total = total * factor
+                ref = select(over, peak, ref)
+                continue
+            top = maximum(peak, top)
+            total, shift, seen = total + wide(block[0]), shift + wide(block[2]), seen + wide(block[3])
+            mass, moment, negentropy = mass + block[4], moment + block[5], negentropy + block[6]
+            energy, square, before = energy + wide(block[7]), square + wide(block[8]), before + ranked
+            j = end
+        return top, ref, total, shift, (mass, moment, negentropy), (energy, square, before, best[1])
+
+    return sums
+
+
+def lane_writer(options: Options, device: SimpleNamespace) -> Any:
+    """Write the output of all the lanes; zeros where a lane is masked."""
+    X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
+    soft, weighted = options.target == "soft", options.weighted
+    access, read_soft = lane_access(options, X), lane_access(options, Y).read
+    transform, value, read, write = device.transform, device.value, access.read, access.write
+
+    @inline
+    def outputs(row: Any, steps: Any, mask: Any, active: Any, out: Any, out_step: Any, classes: Any, target: Any,
+                top: Any, factors: Any, curve: Any) -> Any:  # fmt: skip
+        apart()
+        at, soft_at, class_weight = row
+        for c in range(classes):
+            z = transform(read(at, c * steps[0], mask), curve)
+            y = read_soft(soft_at, c * steps[1], mask) if soft else z
+            w = full(X, peek(R, class_weight + size * c)) if weighted else z
+            g = value(z, y, w, target == full_index(X, c), top, factors, curve[1])
+            write(out, out_step * c, mask, select(active, g, 0.0))
+
+    return outputs
+
+
+def lane_results(options: Options, device: SimpleNamespace) -> Any:
+    """Write what scored rows come to."""
+    X, R, size = options.logits, options.real, options.real.itemsize
+    transform, read, exp = device.transform, lane_access(options, options.logits).read, device.exp
+    brier_of, entropy_of, log = device.brier, device.entropy, device.log
+
+    @inline
+    def first_nan(at: Any, step: Any, mask: Any, classes: Any, winner: Any, curve: Any) -> Any:
+        apart()
+        for c in range(classes - 1, -1, -1):
+            z = transform(read(at, c * step, mask), curve)
+            winner = select(z != z, full_index(X, c), winner)
+        return winner
+
+    @inline
+    def results(row: Any, step: Any, mask: Any, number: Any, classes: Any, to: Any, state: Any, scores: Any, curve: Any) -> Any:
+        prediction, confidence, entropy, rank, brier = to
+        top, ref, total, d, aimed = state
+        energy, square, before, winner = scores
+        target, z_target = aimed
+        if any_set(mask & (d != d)):
+            winner = first_nan(row[0], step, mask, classes, winner, curve)
+        lanes = iota(X) * 8
+        scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
+        store_part(R, confidence + size * number, 0, mask, narrow(X, full_wide(X, 1.0) / d))
+        store_part(R, entropy + size * number, 0, mask, narrow(X, entropy_of(log(d), energy / total, wide(top) - wide(ref))))
+        if rank != 0:
+            p_target = wide(exp(z_target - top)) / d
+            aside = target < 0
+            scatter_index(X, lanes + (rank + 8 * number), mask, select(aside, full_index(X, -1), before))
+            value = select(aside, 0.0, brier_of(p_target, square / (total * total)))
+            store_part(R, brier + size * number, 0, mask, narrow(X, value))
+
+    return results
+
+
+def lane_target(options: Options, device: SimpleNamespace) -> Any:
+    """Each lane's class (-1 where masked), its logit, weight and moment; and the lanes whose class is out of range."""
+    X, R, size, transform = options.logits, options.real, options.real.itemsize, device.transform
+
+    @inline
+    def aim(at: Any, lanes: Any, mask: Any, targets: Any, classes: Any, ignore_index: Any, class_weight: Any, weight: Any,
+            curve: Any) -> Any:  # fmt: skip
+        target = gather_index(X, iota(X) * 8 + targets, mask)
+        active = mask & (target != ignore_index) & (weight != 0.0)
+        bad = active & ((target < 0) | (target >= classes))
+        active = active & ~bad
+        target = select(active, target, full_index(X, -1))
+        z = select(active, transform(gather(X, lanes + target * at, active), curve), math.nan)
+        mass = select(active, full_wide(X, 1.0), 0.0)
+        if class_weight:
+            mass = wide(gather(R, target * size + class_weight, active))
+        return (target, z), mass, select(mass == 0.0, 0.0, mass * wide(z)), active, bad
+
+    return aim
+
+
+def lane_positions(options: Options) -> Any:
+    """The positions on the outer and the inner axis of the rows from `number` on, a lane each."""
+    X = options.logits
+
+    @inline
+    def positions(number: Any, inner: Any) -> Any:
+        o = number // inner
+        outer, i = full_index(X, o), iota(X) + (number - o * inner)
+        if inner == 1:
+            outer, i = outer + i, full_index(X, 0)
+        else:
+            past = i >= inner
+            while any_set(past):
+                outer, i = outer + as_index(past), i - as_index(past) * inner
+                past = i >= inner
+        return outer, i
+
+    return positions
+
+
+def make_lanes(options: Options) -> Any:
+    """The kernel over rows whose classes lie apart, for these options."""
+    device = device_functions(options)
+    X, R, size, gathered = options.logits, options.real, options.real.itemsize, options.gathered
+    sums, outputs, results = lane_sums(options, device), lane_writer(options, device), lane_results(options, device)
+    positions, aim, exp, log = lane_positions(options), lane_target(options, device), device.exp, device.log
+    loss_of, factors_of, normalizer_of = device.loss, device.factors, device.log_normalizer
+    hard, output, result, lanes = options.target == "hard", options.output != "", options.result, options.logits.lanes
+    n_integers, n_reals = len(INTEGERS), len(REALS)
+
+    @kernel(options)
+    def tiles(call: Any, lo: Any, hi: Any) -> Any:
+        (inner, classes, x, x_outer, x_class, x_inner, targets, y_outer, y_class, y_inner, class_weight, sample_weight,
+         ignore_index, out, out_outer, out_class, out_inner, loss, normalizer, prediction, confidence, entropy, rank, brier,
+         ) = integers(call, 0, n_integers)  # fmt: skip
+        smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
+        curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
+        steps = x_class, y_class
+        number = lo
+        while number < hi:
+            n = min(lanes, hi - number)
+            if gathered:
+                o, i = positions(number, inner)
+                at = where = o * x_outer + i * x_inner + x
+            else:
+                o = number // inner
+                i = number - o * inner
+                n = min(n, inner - i)
+                at = o * x_outer + i * x_inner + x
+                where = iota(X) * x_inner + at
+            row = at, o * y_outer + i * y_inner + targets, class_weight
+            written = o * out_outer + i * out_inner + out
+            mask = first(X, n)
+            weight = full_wide(X, 1.0)
+            if sample_weight:
+                weight = wide(load_part(R, sample_weight + size * number, 0, mask))
+            active = mask & (weight != 0.0)
+            aimed, mass, moment = (full_index(X, -1), full(X, math.nan)), weight, weight
+            if hard:
+                aimed, mass, moment, active, bad = aim(
+                    x_class, where, mask, targets + 8 * number, classes, ignore_index, class_weight, weight, curve
+                )
+                if any_set(bad):
+                    return number + lowest(bad)
+            top, ref, total, shift, exact, scores = sums(row, steps, mask, classes, aimed, curve)
+            if hard:
+                exact = mass, moment, full_wide(X, 0.0)
+            d = total / wide(exp(top - ref))
+            logd, peak = log(d), wide(top)
+            if loss:
+                value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
+                store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value, 0.0)))
+            if normalizer:
+                store_part(R, normalizer + size * number, 0, mask, narrow(X, normalizer_of(peak, logd)))
+            if result == "score":
+                to = prediction, confidence, entropy, rank, brier
+                results(row, x_class, mask, number, classes, to, (top, ref, total, d, aimed), scores, curve)
+            if output:
+                gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
+                factors = narrow(X, gain), narrow(X, hit), narrow(X, uniform)
+                outputs(row, steps, mask, active, written, out_class, classes, aimed[0], top, factors, curve)
+            number += n
+        return -1
+
+    return tiles

@@ -1,0 +1,172 @@
+"""What the row kernels and the lane kernels of the CPU share: their options, their arguments, and the work per vector."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from . import numerics, simd
+from .jit import inline
+from .simd import Format, fma, maximum, select, wide
+
+SLACK = 2.0
+"""How far, in nats, a row's maximum may pass the reference of its exponentials before the reference is raised."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a kernel over classes is specialised for; what is not asked for is not compiled."""
+
+    logits: Format
+    result: str  # "loss", "score", "lse", or "" for the output alone
+    target: str = ""  # "hard", "soft" or ""
+    soft: Format | None = None
+    weighted: bool = False  # class weights within the sums over classes
+    smoothed: bool = False
+    divergence: bool = False  # add Σ y·log y
+    transform: str = ""  # "scale", "softcap" or ""
+    output: str = ""  # "gradient", "softmax", "log_softmax" or ""
+    streamed: bool = False  # write the output past the caches
+    gathered: bool = False  # lane kernels: rows that do not lie side by side
+
+    @property
+    def real(self) -> Format:
+        """Vectors of the arithmetic type as they lie in memory."""
+        return Format(self.logits.real, self.logits.lanes, self.logits.real)
+
+
+INTEGERS = (
+    "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight "
+    "ignore_index out out_outer out_class out_inner loss log_normalizer prediction confidence entropy rank brier"
+).split()
+REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
+
+
+def device_functions(options: Options) -> SimpleNamespace:
+    """The formulas in these options' arithmetic type, for vectors and scalars alike."""
+    real = np.float32 if options.logits.real == "f4" else np.float64
+    exp = numerics.exponential(inline, simd, real)
+    log = numerics.logarithm(inline, simd)
+    device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(inline, simd, log)))
+    device.transform = _transform(options, numerics.hyperbolic_tangent(inline, simd, real, exp))
+    device.step = _step(options, exp, log)
+    device.value = _value(options, exp)
+    device.loss, device.factors = _loss(options, device), _factors(options)
+    return device
+
+
+def _transform(options: Options, tanh: Any) -> Any:
+    """z = softcap(scale·x), -inf staying -inf."""
+    if options.transform == "softcap":
+
+        @inline
+        def softcap(x: Any, curve: Any) -> Any:
+            scale, cap = curve
+            v = x * scale
+            return select(v == -math.inf, v, tanh(v / cap) * cap)
+
+        return softcap
+    return inline(lambda x, curve: x * curve[0]) if options.transform else inline(lambda x, curve: x)
+
+
+def _step(options: Options, exp: Any, log: Any) -> Any:
+    """One vector's share in the sums over classes."""
+    soft, smoothed, weighted = options.target == "soft", options.smoothed, options.weighted
+    divergence, scored = options.divergence, options.result == "score"
+
+    @inline
+    def step(z: Any, valid: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
+        total, top, shift, seen, mass, moment, negentropy, energy, square = sums
+        t = z - ref
+        e = exp(t)
+        total = total + e
+        top = maximum(z, top)
+        if smoothed:
+            shift = shift + select(valid, t * w if weighted else t, 0.0)
+            seen = seen + w if weighted else seen
+        if soft:
+            a = wide(y * w if weighted else y)
+            mass = mass + a
+            moment = fma(a, select(a == 0.0, 0.0, wide(z)), moment)
+            if divergence:
+                negentropy = negentropy + select(a > 0.0, a * log(a), a)
+        if scored:
+            energy = fma(e, maximum(-1e4, t), energy)  # a masked class has e = 0 and t = -inf
+            square = fma(e, e, square)
+        return total, top, shift, seen, mass, moment, negentropy, energy, square
+
+    return step
+
+
+def _value(options: Options, exp: Any) -> Any:
+    """One vector of the output: softmax, log-softmax, or the gradient gain·e^(z - top) - hit·y - uniform·w."""
+    gradient, hard = options.output == "gradient", options.target == "hard"
+    soft, weighted, smoothed = options.target == "soft", options.weighted, options.smoothed
+    logarithmic, capped = options.output == "log_softmax", options.transform == "softcap"
+
+    @inline
+    def value(z: Any, y: Any, w: Any, hot: Any, top: Any, factors: Any, cap: Any) -> Any:
+        gain, hit, uniform = factors
+        if logarithmic:
+            return (z - top) - gain
+        g = exp(z - top) * gain
+        if gradient:
+            if hard:
+                g = select(hot, g - hit, g)
+            if soft:
+                g = g - (y * w if weighted else y) * hit
+            if smoothed:
+                g = g - (w * uniform if weighted else uniform)
+            if capped:
+                ratio = z / cap
+                g = g * select(z == -math.inf, 0.0, 1.0 - ratio * ratio)
+        return g
+
+    return value
+
+
+def _loss(options: Options, device: SimpleNamespace) -> Any:
+    """A row's weighted loss in float64, from the sums over its classes."""
+    smoothed, divergence = options.smoothed, options.divergence
+    nll, smooth = device.nll, device.smooth
+
+    @inline
+    def loss(exact: Any, shift: Any, top: Any, ref: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
+        mass, moment, negentropy = exact
+        smoothing, z_loss, weights, _ = terms
+        value = nll(mass, moment, top, logd)
+        if smoothed:
+            value = smooth(value, smoothing, classes, weights, logd, shift + (ref - top) * weights)
+        if divergence:
+            value = value + negentropy
+        if z_loss != 0.0:
+            value = value + (top + logd) * (top + logd) * z_loss
+        return value * weight
+
+    return loss
+
+
+def _factors(options: Options) -> Any:
+    """What `value` needs of a row, in float64: gain, hit and uniform."""
+    output, smoothed, hard = options.output, options.smoothed, options.target == "hard"
+
+    @inline
+    def factors(mass: Any, top: Any, d: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
+        smoothing, z_loss, weights, grad_scale = terms
+        if output == "log_softmax":
+            return logd, logd, logd
+        if output == "softmax":
+            return 1.0 / d, d, d
+        gain, share = mass, weight * grad_scale
+        if smoothed:
+            gain = gain * (1.0 - smoothing) + smoothing / classes * weights
+        if z_loss != 0.0:
+            gain = gain + (top + logd) * (2.0 * z_loss)
+        hit = share * (1.0 - smoothing)
+        return gain * share / d, hit * mass if hard else hit, share * (smoothing / classes)
+
+    return factors

@@ -1,0 +1,314 @@
+"""CPU kernels for classes that lie side by side: a row at a time, vectors along the classes, one read of the row.
+
+Exponentials are taken relative to a reference near the maximum: that of the row's first block, raised (and the block done
+again, from the cache) when a later block's maximum passes it by more than `SLACK`. So no pass over memory looks for the
+maximum, and a block of -inf poisons nothing. The true maximum is tracked beside, and the sum is divided by its term at the
+end: log d is never negative, and exactly 0 where one class has all the mass.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
+from .jit import inline, kernel
+from .memory import (
+    fence, first, load, load_part, peek, peek_index, poke, poke_index, prefetch, store, store_part, stream,
+)  # fmt: skip
+from .simd import (
+    apart, count, following, full, full_wide, hmax, hsum, integers, lowest, maximum, narrow, ramp, reals, select, wide,
+)  # fmt: skip
+
+BLOCK = 2048
+AHEAD = 8192  # bytes
+
+
+def block_maximum(options: Options, transform: Any) -> Any:
+    """The maximum over part of a row, NaN passed over; -inf for nothing."""
+    X, lanes, size = options.logits, options.logits.lanes, options.logits.itemsize
+
+    @inline
+    def maximum_of(p: Any, j: Any, end: Any, curve: Any) -> Any:
+        a = full(X, -math.inf)
+        b = a
+        k = j
+        while k + 2 * lanes <= end:
+            prefetch(p + k * size + AHEAD)
+            prefetch(p + (k + lanes) * size + AHEAD)
+            a = maximum(transform(load(X, p, k), curve), a)
+            b = maximum(transform(load(X, p, k + lanes), curve), b)
+            k += 2 * lanes
+        while k < end:
+            mask = first(X, end - k)
+            a = maximum(select(mask, transform(load_part(X, p, k, mask), curve), -math.inf), a)
+            k += lanes
+        return hmax(maximum(a, b))
+
+    return maximum_of
+
+
+def block_sums(options: Options, device: SimpleNamespace) -> Any:
+    """Sums over part of a row, relative to `ref`, and the number of its classes that rank before the target."""
+    X, Y, R = options.logits, options.soft or options.logits, options.real
+    lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
+    soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
+    step, transform, phases = device.step, device.transform, 2 if scored else 1
+
+    @inline
+    def sums_of(row: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
+        apart()
+        p, q, v = row
+        zero, zeros = full(X, 0.0), full_wide(X, 0.0)
+        sums = (zero, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero)
+        y, w, every, before = zero, zero, first(X, lanes), 0
+        above = following(X, z_target)
+        k = j
+        for phase in range(phases):  # ties count before the target only
+            limit = full(X, z_target if phase < phases - 1 else above)
+            stop = min(end, target - target % lanes) if phase < phases - 1 else end
+            while k + lanes <= stop:
+                prefetch(p + k * size + AHEAD)
+                z = transform(load(X, p, k), curve)
+                if soft:
+                    prefetch(q + k * soft_size + AHEAD)
+                    y = load(Y, q, k)
+                if weighted:
+                    w = load(R, v, k)
+                if scored:
+                    before += count(z >= limit)
+                sums = step(z, every, ref, y, w, sums)
+                k += lanes
+        if k < end:
+            mask = first(X, end - k)
+            z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
+            if soft:
+                y = load_part(Y, q, k, mask)
+            if weighted:
+                w = load_part(R, v, k, mask)
+            if scored:
+                before += count(z >= above)
+            sums = step(z, mask, ref, y, w, sums)
+        total, top, shift, seen, mass, moment, negentropy, energy, square = sums
+        real = wide(hsum(total)), wide(hsum(shift)), wide(hsum(seen)), wide(hsum(energy)), wide(hsum(square))
+        return hmax(top), real, (hsum(mass), hsum(moment), hsum(negentropy)), before
+
+    return sums_of
+
+
+def row_sums(options: Options, device: SimpleNamespace) -> Any:
+    """Sums over a whole row, relative to its last reference, and the block that first holds the maximum."""
+    R, smoothed, weighted, scored = options.real, options.smoothed, options.weighted, options.result == "score"
+    maximum_of, sums_of, exp = block_maximum(options, device.transform), block_sums(options, device), device.exp
+
+    @inline
+    def sums(row: Any, classes: Any, target: Any, z_target: Any, curve: Any) -> Any:
+        ref = top = narrow(R, -math.inf)
+        total = shift = seen = energy = square = mass = moment = negentropy = 0.0
+        before = top_at = j = 0
+        while j < classes:
+            end = min(j + BLOCK, classes)
+            if ref == -math.inf:
+                ref = maximum_of(row[0], j, end, curve)
+            base = narrow(R, 0.0) if ref == -math.inf else ref  # nothing but -inf so far: 0 lets a NaN show
+            peak, block, exact, ranked = sums_of(row, j, end, base, target, z_target, curve)
+            if peak - base > SLACK:
+                fall = wide(ref) - wide(peak)
+                factor = wide(exp(narrow(R, fall)))
+                if scored:
+                    energy, square = factor * (energy + fall * total), factor * factor * square
+                if smoothed and j > 0:
+                    shift += fall * (seen if weighted else j)
+                total *= factor
+                ref = peak
+                continue
+            if peak > top:
+                top, top_at = peak, j
+            total, shift, seen, energy, square = (
+                total + block[0], shift + block[1], seen + block[2], energy + block[3], square + block[4],
+            )  # fmt: skip
+            mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
+            before += ranked
+            j = end
+        return top, ref, total, shift, (mass, moment, negentropy), (energy, square, before, top_at)
+
+    return sums
+
+
+def row_writer(options: Options, device: SimpleNamespace) -> Any:
+    """Write a row of the output; `factors` as `cpu_parts` describes them."""
+    X, Y, R = options.logits, options.soft or options.logits, options.real
+    lanes, size, streamed = X.lanes, X.itemsize, options.streamed
+    soft, weighted = options.target == "soft", options.weighted
+    transform, value = device.transform, device.value
+
+    @inline
+    def write_part(row: Any, out: Any, k: Any, n: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
+        p, q, v = row
+        mask = first(X, n)
+        z = transform(load_part(X, p, k, mask), curve)
+        y = load_part(Y, q, k, mask) if soft else z
+        w = load_part(R, v, k, mask) if weighted else z
+        hot = ramp(X) == full(X, target - k)
+        store_part(X, out, k, mask, value(z, y, w, hot, top, factors, curve[1]))
+
+    @inline
+    def write(row: Any, out: Any, classes: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
+        apart()
+        p, q, v = row
+        k = 0
+        if streamed:
+            k = min(classes, (-out & (lanes * size - 1)) // size)
+            write_part(row, out, 0, k, target, top, factors, curve)
+        while k + lanes <= classes:
+            z = transform(load(X, p, k), curve)
+            y = load(Y, q, k) if soft else z
+            w = load(R, v, k) if weighted else z
+            g = value(z, y, w, ramp(X) == full(X, target - k), top, factors, curve[1])
+            if streamed:
+                stream(X, out, k, g)
+            else:
+                store(X, out, k, g)
+            k += lanes
+        if k < classes:
+            write_part(row, out, k, classes - k, target, top, factors, curve)
+
+    return write
+
+
+def row_eraser(options: Options) -> Any:
+    """Fill a row of the output with zeros."""
+    X, lanes = options.logits, options.logits.lanes
+
+    @inline
+    def clear(out: Any, classes: Any) -> Any:
+        k = 0
+        while k < classes:
+            store_part(X, out, k, first(X, classes - k), full(X, 0.0))
+            k += lanes
+
+    return clear
+
+
+def row_results(options: Options, device: SimpleNamespace) -> Any:
+    """Write what a scored row comes to."""
+    X, R, lanes, size = options.logits, options.real, options.logits.lanes, options.real.itemsize
+    transform, exp, log, brier_of, entropy_of = device.transform, device.exp, device.log, device.brier, device.entropy
+
+    @inline
+    def find(p: Any, start: Any, classes: Any, wanted: Any, curve: Any) -> Any:
+        """The first class from `start` on that equals `wanted`, or is NaN if that is NaN; -1 for none."""
+        k = start
+        while k < classes:
+            mask = first(X, classes - k)
+            z = transform(load_part(X, p, k, mask), curve)
+            hit = mask & ((z == wanted) | ((z != z) & (full(X, wanted) != wanted)))
+            if count(hit) > 0:
+                return k + lowest(hit)
+            k += lanes
+        return -1
+
+    @inline
+    def ties(p: Any, target: Any, z_target: Any, curve: Any) -> Any:
+        """Classes before the target, in the target's own vector, that equal it."""
+        start = target - target % lanes
+        mask = first(X, target - start)
+        return count(mask & (transform(load_part(X, p, start, mask), curve) == z_target))
+
+    @inline
+    def results(row: Any, number: Any, classes: Any, at: Any, state: Any, scores: Any, curve: Any) -> Any:
+        prediction, confidence, entropy, rank, brier = at
+        top, ref, total, d, target, z_target = state
+        energy, square, before, top_at = scores
+        winner = find(row[0], top_at, classes, top, curve) if d == d else find(row[0], 0, classes, narrow(R, d), curve)
+        if winner < 0:  # NaN that came of infinities
+            winner = find(row[0], top_at, classes, top, curve)
+        poke_index(prediction + 8 * number, winner)
+        poke(R, confidence + size * number, 1.0 / d)
+        poke(R, entropy + size * number, entropy_of(log(d), energy / total, wide(top) - wide(ref)))
+        if rank != 0 and target < 0:
+            poke_index(rank + 8 * number, -1)
+            poke(R, brier + size * number, 0.0)
+        elif rank != 0:
+            p_target = wide(exp(z_target - top)) / d
+            poke_index(rank + 8 * number, before + ties(row[0], target, z_target, curve))
+            poke(R, brier + size * number, brier_of(p_target, square / (total * total)))
+
+    return results
+
+
+def make_rows(options: Options) -> Any:
+    """The kernel over rows whose classes lie side by side, for these options."""
+    device = device_functions(options)
+    R, size = options.real, options.real.itemsize
+    sums, write, results = row_sums(options, device), row_writer(options, device), row_results(options, device)
+    aim, exp, log = hard_target(options, device), device.exp, device.log
+    loss_of, factors_of, normalizer_of = device.loss, device.factors, device.log_normalizer
+    hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
+    clear, n_integers, n_reals = row_eraser(options), len(INTEGERS), len(REALS)
+
+    @kernel(options)
+    def rows(call: Any, lo: Any, hi: Any) -> Any:
+        (inner, classes, x, x_outer, _, x_inner, targets, y_outer, _, y_inner, class_weight, sample_weight, ignore_index,
+         out, out_outer, _, out_inner, loss, normalizer, prediction, confidence, entropy, rank, brier,
+         ) = integers(call, 0, n_integers)  # fmt: skip
+        smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
+        curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
+        for number in range(lo, hi):
+            o = number // inner
+            i = number - o * inner
+            row = x + o * x_outer + i * x_inner, targets + o * y_outer + i * y_inner, class_weight
+            written = out + o * out_outer + i * out_inner
+            weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
+            target, z_target, mass, moment = -1, narrow(R, math.nan), 0.0, 0.0
+            if hard:
+                target, z_target, mass, moment = aim(row, targets + 8 * number, classes, ignore_index, weight, curve)
+                if target == classes:
+                    return number
+            if result == "loss" and (weight == 0.0 or (hard and target < 0)):
+                poke(R, loss + size * number, 0.0)
+                if output:
+                    clear(written, classes)
+                continue
+            top, ref, total, shift, exact, scores = sums(row, classes, target, z_target, curve)
+            if hard:
+                exact = mass, moment, 0.0
+            d = total / wide(exp(top - ref))
+            logd, peak = log(d), wide(top)
+            if loss:
+                value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
+                poke(R, loss + size * number, value if target >= 0 or not hard else 0.0)
+            if normalizer:
+                poke(R, normalizer + size * number, normalizer_of(peak, logd))
+            if result == "score":
+                at = prediction, confidence, entropy, rank, brier
+                results(row, number, classes, at, (top, ref, total, d, target, z_target), scores, curve)
+            if output:
+                gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
+                factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
+                write(row, written, classes, target, top, factors, curve)
+        if streamed:
+            fence()
+        return -1
+
+    return rows
+
+
+def hard_target(options: Options, device: SimpleNamespace) -> Any:
+    """A row's class (-1 where it is masked, `classes` where out of range), its logit, weight and moment."""
+    X, R, transform = options.logits, options.real, device.transform
+    size, real_size = X.itemsize, R.itemsize
+
+    @inline
+    def aim(row: Any, at: Any, classes: Any, ignore_index: Any, weight: Any, curve: Any) -> Any:
+        target = peek_index(at)
+        if target == ignore_index or weight == 0.0:
+            return -1, narrow(R, math.nan), 0.0, 0.0
+        if target < 0 or target >= classes:
+            return classes, narrow(R, math.nan), 0.0, 0.0
+        z = transform(peek(X, row[0] + size * target), curve)
+        mass = wide(peek(R, row[2] + real_size * target)) if row[2] else 1.0
+        return target, z, mass, mass * wide(z) if mass != 0.0 else 0.0
+
+    return aim

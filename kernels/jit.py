@@ -1,0 +1,66 @@
+"""The one policy by which the CPU's kernels are compiled and cached."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+
+@cache
+def stamp() -> str:
+    """A digest of every kernel source: an edit to any of them makes what was compiled from them stale."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+class KernelCache(FunctionCache):
+    """Numba's disk cache under a key of our own, and never a reason to fail: what cannot be cached is compiled.
+
+    Numba would hash a kernel's closure, which holds compiled helpers and so differs in every process. Here the options
+    that specialise the kernel are the key, and the digest of all the sources is the stamp.
+    """
+
+    def __init__(self, function: Any, key: Any) -> None:
+        super().__init__(function)
+        self._key = repr(key)
+        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, stamp())
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return sig, codegen.magic_tuple(), self._key
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a truncated or foreign file raises whatever unpickling it raises
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError:  # a read-only or full disk, a directory removed
+            self.disable()
+
+
+def inline(function: Any) -> Any:
+    """Compile a helper that is inlined into the kernels that call it."""
+    return njit(nogil=True, error_model="numpy", boundscheck=False, forceinline=True)(function)
+
+
+def kernel(key: Any) -> Any:
+    """Compile a kernel specialised by `key`: serial, without the GIL, cached on disk where a cache can be written."""
+
+    def compile_(function: Any) -> Any:
+        compiled = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+        with contextlib.suppress(RuntimeError):  # no directory can be written, neither beside the source nor the user's
+            compiled._cache = KernelCache(function, key)
+        return compiled
+
+    return compile_

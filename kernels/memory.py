@@ -1,0 +1,279 @@
+"""Loads and stores of the vector type in `simd`: contiguous, partial, gathered, streamed past the caches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from .simd import F32, F64, I32, I64, Format, FormatType, llvm, splat
+
+BYTE = ir.IntType(8).as_pointer()
+
+
+def _element(builder: Any, fmt: FormatType, address: Any, index: Any, kind: Any) -> Any:
+    """Pointer to element `index` of an array at `address`, seen as `kind`."""
+    base = builder.inttoptr(address, fmt.memory.element.as_pointer())
+    return builder.bitcast(builder.gep(base, [index]), kind.as_pointer())
+
+
+def _vector_of(kind: Any, like: Any) -> Any:
+    return ir.VectorType(kind, like.count) if isinstance(like, ir.VectorType) else kind
+
+
+def _number(kind: Any, value: int) -> Any:
+    return ir.Constant(kind, [kind.element(value)] * kind.count) if isinstance(kind, ir.VectorType) else kind(value)
+
+
+def to_real(builder: Any, fmt: Format, value: Any) -> Any:
+    """Elements as they lie in memory, in the arithmetic type; scalars and vectors alike."""
+    real = _vector_of(F32 if fmt.real == "f4" else F64, value.type)
+    single = _vector_of(F32, value.type)
+    if fmt.code == "bf":
+        bits = _vector_of(I32, value.type)
+        value = builder.bitcast(builder.shl(builder.zext(value, bits), _number(bits, 16)), single)
+    elif fmt.code[0] != "f":
+        return (builder.sitofp if fmt.code[0] == "i" else builder.uitofp)(value, real)
+    if value.type == real:
+        return value
+    return builder.fptrunc(value, real) if fmt.code == "f8" else builder.fpext(value, real)
+
+
+def to_memory(builder: Any, fmt: Format, value: Any) -> Any:
+    """Arithmetic values as they lie in memory, rounded to nearest even."""
+    if fmt.code == "bf":
+        return _to_bfloat16(builder, value)
+    if fmt.code == "i1":
+        return builder.fptosi(value, _vector_of(ir.IntType(8), value.type))
+    return value if fmt.code == fmt.real else builder.fptrunc(value, _vector_of(ir.HalfType(), value.type))
+
+
+def _to_bfloat16(builder: Any, value: Any) -> Any:
+    kind = _vector_of(I32, value.type)
+    number = lambda v: _number(kind, v)  # noqa: E731
+    raw = builder.bitcast(value, kind)
+    odd = builder.and_(builder.lshr(raw, number(16)), number(1))
+    rounded = builder.add(raw, builder.add(odd, number(0x7FFF)))
+    quiet = builder.or_(raw, number(0x400000))  # rounding would carry a NaN into the sign
+    kept = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+    return builder.trunc(builder.lshr(kept, number(16)), _vector_of(ir.IntType(16), value.type))
+
+
+# ---- vectors ---------------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def load(_typingctx: Any, fmt: Any, address: Any, index: Any) -> Any:
+    """The vector that starts at element `index`."""
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
+        return to_real(builder, fmt.format, builder.load(pointer, align=1))
+
+    return fmt.vector(fmt, types.int64, types.int64), codegen
+
+
+@intrinsic
+def store(_typingctx: Any, fmt: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write a vector at element `index`."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
+        builder.store(to_memory(builder, fmt.format, args[3]), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(fmt, types.int64, types.int64, fmt.vector), codegen
+
+
+@intrinsic
+def stream(_typingctx: Any, fmt: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write a vector past the caches; the element must lie on a multiple of the vector's size."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
+        size = fmt.format.itemsize * fmt.format.lanes
+        written = builder.store(to_memory(builder, fmt.format, args[3]), pointer, align=size)
+        written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        return context.get_dummy_value()
+
+    return types.void(fmt, types.int64, types.int64, fmt.vector), codegen
+
+
+@intrinsic
+def fence(_typingctx: Any) -> Any:
+    """Order streamed stores before everything after them."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, _args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def prefetch(_typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, which need not exist."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], BYTE)
+        llvm(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def first(_typingctx: Any, fmt: Any, number: Any) -> Any:
+    """The mask of the first `number` lanes."""
+    mask = fmt.vector.of("b1")
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        lanes = ir.Constant(ir.VectorType(I64, mask.lanes), [I64(k) for k in range(mask.lanes)])
+        return builder.icmp_signed("<", lanes, splat(builder, args[1], mask.of("i8")))
+
+    return mask(fmt, types.int64), codegen
+
+
+@intrinsic
+def load_part(_typingctx: Any, fmt: Any, address: Any, index: Any, mask: Any) -> Any:
+    """The vector at element `index`, reading only where `mask` is set; 0 elsewhere."""
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
+        name = "llvm.masked.load.*.p0"
+        value = llvm(builder, name, fmt.memory, pointer, I32(1), args[3], ir.Constant(fmt.memory, None))
+        return to_real(builder, fmt.format, value)
+
+    return fmt.vector(fmt, types.int64, types.int64, mask), codegen
+
+
+@intrinsic
+def store_part(_typingctx: Any, fmt: Any, address: Any, index: Any, mask: Any, value: Any) -> Any:
+    """Write a vector at element `index` where `mask` is set."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
+        value = to_memory(builder, fmt.format, args[4])
+        llvm_args = (value, pointer, I32(1), args[3])
+        llvm(builder, "llvm.masked.store.*.p0", ir.VoidType(), *llvm_args)
+        return context.get_dummy_value()
+
+    return types.void(fmt, types.int64, types.int64, mask, fmt.vector), codegen
+
+
+def _pointers(builder: Any, fmt: FormatType, addresses: Any) -> Any:
+    lanes = fmt.memory.count
+    return builder.inttoptr(addresses, ir.VectorType(fmt.memory.element.as_pointer(), lanes))
+
+
+@intrinsic
+def gather(_typingctx: Any, fmt: Any, addresses: Any, mask: Any) -> Any:
+    """The elements at a vector of addresses, where `mask` is set; 0 elsewhere."""
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointers = _pointers(builder, fmt, args[1])
+        name = f"llvm.masked.gather.*.v{fmt.memory.count}p0"
+        value = llvm(builder, name, fmt.memory, pointers, I32(1), args[2], ir.Constant(fmt.memory, None))
+        return to_real(builder, fmt.format, value)
+
+    return fmt.vector(fmt, addresses, mask), codegen
+
+
+@intrinsic
+def scatter(_typingctx: Any, fmt: Any, addresses: Any, mask: Any, value: Any) -> Any:
+    """Write elements at a vector of addresses, where `mask` is set."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointers = _pointers(builder, fmt, args[1])
+        name = f"llvm.masked.scatter.*.v{fmt.memory.count}p0"
+        llvm(builder, name, ir.VoidType(), to_memory(builder, fmt.format, args[3]), pointers, I32(1), args[2])
+        return context.get_dummy_value()
+
+    return types.void(fmt, addresses, mask, fmt.vector), codegen
+
+
+# ---- scalars ---------------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def peek(_typingctx: Any, fmt: Any, address: Any) -> Any:
+    """One element, in the arithmetic type."""
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[1], fmt.memory.element.as_pointer())
+        return to_real(builder, fmt.format, builder.load(pointer, align=1))
+
+    return fmt.vector.scalar(fmt, types.int64), codegen
+
+
+@intrinsic
+def poke(_typingctx: Any, fmt: Any, address: Any, value: Any) -> Any:
+    """Write one element, rounded to the format."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[1], fmt.memory.element.as_pointer())
+        real = context.cast(builder, args[2], sig.args[2], fmt.vector.scalar)
+        builder.store(to_memory(builder, fmt.format, real), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(fmt, types.int64, value), codegen
+
+
+@intrinsic
+def peek_index(_typingctx: Any, address: Any) -> Any:
+    """The int64 at an address."""
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], I64.as_pointer()), align=1)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def poke_index(_typingctx: Any, address: Any, value: Any) -> Any:
+    """Write an int64 at an address."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], I64.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def gather_index(_typingctx: Any, fmt: Any, addresses: Any, mask: Any) -> Any:
+    """The int64s at a vector of addresses, where `mask` is set; 0 elsewhere."""
+    kind = fmt.vector.of("i8")
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointers = builder.inttoptr(args[1], ir.VectorType(I64.as_pointer(), kind.lanes))
+        name = f"llvm.masked.gather.*.v{kind.lanes}p0"
+        return llvm(builder, name, kind.ir, pointers, I32(1), args[2], ir.Constant(kind.ir, None))
+
+    return kind(fmt, addresses, mask), codegen
+
+
+@intrinsic
+def scatter_index(_typingctx: Any, fmt: Any, addresses: Any, mask: Any, value: Any) -> Any:
+    """Write int64s at a vector of addresses, where `mask` is set."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        lanes = fmt.vector.lanes
+        pointers = builder.inttoptr(args[1], ir.VectorType(I64.as_pointer(), lanes))
+        llvm(builder, f"llvm.masked.scatter.*.v{lanes}p0", ir.VoidType(), args[3], pointers, I32(1), args[2])
+        return context.get_dummy_value()
+
+    return types.void(fmt, addresses, mask, value), codegen
+
+
+@intrinsic
+def any_set(_typingctx: Any, mask: Any) -> Any:
+    """Whether any lane of a mask is set."""
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        packed = ir.IntType(mask.lanes)
+        return builder.icmp_unsigned("!=", builder.bitcast(args[0], packed), packed(0))
+
+    return types.boolean(mask), codegen

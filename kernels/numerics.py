@@ -1,0 +1,199 @@
+"""The formulas, written once: each factory takes a device's compiler and operations and returns functions for it.
+
+``jit`` decorates a device function, ``ops`` has the operations ``fma select maximum minimum absolute pow2 exponent
+mantissa`` on that device's values (vectors or scalars), ``real`` makes constants: numpy.float32 or numpy.float64.
+``maximum(a, b)`` and ``minimum(a, b)`` return ``b`` when either is NaN, so a NaN in ``b`` goes through.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+Jit = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+# bench/fit_polynomials.py prints these: (e^r - 1 - r)/r² on |r| <= log(2)/2, and log(1 + e)/e on [0, 1].
+EXP = {
+    np.float32: (0.0013926183587713494, 0.008363179052722578, 0.041666554617204574, 0.16666576989698775, 0.5),
+    np.float64: (
+        2.0914686968086876e-09, 2.5105217004720745e-08, 2.75572736431103e-07, 2.7557255400206422e-06,
+        2.4801587325547743e-05, 0.00019841269874820627, 0.0013888888888883748, 0.008333333333326136,
+        0.04166666666666667, 0.1666666666666667, 0.5,
+    ),
+}  # fmt: skip
+LOG1P = {
+    np.float32: (
+        -0.00317605701843196, 0.019542527261014103, -0.05637361283010733, 0.10543623795419527, -0.15269667074363288,
+        0.19663274257204805, -0.24951616262872076, 0.3332971049891775, -0.49999892648063277, 0.999999994656292,
+    ),
+    np.float64: (
+        -1.6020216725538194e-05, 0.00019330794553431145, -0.0011093809681700342, 0.004047809893467512,
+        -0.01061469636358553, 0.021511022653356974, -0.03553052540144125, 0.05007742395391704, -0.06288754670783146,
+        0.07329015255534954, -0.08207163680437429, 0.09055567515590733, -0.09992127821760016, 0.11109740896460193,
+        -0.12499817769513955, 0.14285696309567308, -0.16666665403691092, 0.19999999940349814, -0.2499999999826481,
+        0.3333333333330646, -0.49999999999999833, 1.0,
+    ),
+}  # fmt: skip
+LN2 = math.log(2)
+LN2_PARTS = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
+"""log 2 as a float64 whose products with small integers are exact, and the rest (fdlibm)."""
+LOG = (0.1479819860511658591, 0.1531383769920937332, 0.1818357216161805012, 0.2222219843214978396,
+       0.2857142874366239149, 0.3999999999940941908, 0.6666666666666735130)  # fmt: skip
+"""log((1 + s)/(1 - s)) = 2s + s·R(s²): the coefficients of R/s² in fdlibm's e_log.c."""
+TANH_F4 = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+TANH_F8 = (
+    (-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3),
+    (1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3),
+)
+"""(tanh a - a)/a³ as a polynomial, or a quotient of two, in a²: Cephes' tanhf.c and tanh.c, for |a| < 0.625."""
+
+
+def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..., Any]:
+    """Horner's scheme with fused multiply-adds, highest power first; the compiler unrolls it."""
+    fma, head, rest = ops.fma, coefficients[0], coefficients[1:]
+
+    @jit
+    def evaluate(x: Any) -> Any:
+        y = fma(head, x, rest[0])
+        for c in rest[1:]:
+            y = fma(y, x, c)
+        return y
+
+    return evaluate
+
+
+def exponential(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
+    """e^t for t well below overflow: within 1 ulp, exactly 1 at 0, exactly 0 where the result would be subnormal.
+
+    t = n·log 2 + r with n an integer: e^t = 2^n·(1 + r + r²·q(r)). Adding 1.5·2^mantissa rounds to an integer and leaves
+    n, plus the exponent's bias, in the low bits of the sum, whence `ops.pow2` takes it.
+    """
+    single = real is np.float32
+    log2e = real(1 / math.log(2))
+    ln2, ln2_rest = (real(LN2), real(LN2 - float(real(LN2)))) if single else LN2_PARTS
+    magic, least = (real(1.5 * 2**23 + 127), real(-88.0)) if single else (real(1.5 * 2**52 + 1023), real(-709.0))
+    fma, maximum, pow2, one = ops.fma, ops.maximum, ops.pow2, real(1)
+    remainder = polynomial(jit, ops, tuple(real(c) for c in EXP[real]))
+
+    @jit
+    def exp(t: Any) -> Any:
+        t = maximum(least, t)
+        shifted = fma(t, log2e, magic)
+        n = shifted - magic
+        r = fma(n, -ln2_rest, fma(n, -ln2, t))
+        p = fma(fma(remainder(r), r, one), r, one)
+        return p * pow2(shifted)
+
+    return exp
+
+
+def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
+    """log x in float64 for x >= 0, within 1 ulp (fdlibm's e_log.c); subnormals give -inf, NaN and +inf themselves."""
+    fma, select = ops.fma, ops.select
+    exponent, mantissa = ops.exponent, ops.mantissa
+    series = polynomial(jit, ops, LOG)
+    (high, low), least = LN2_PARTS, 2.2250738585072014e-308
+
+    @jit
+    def log(x: Any) -> Any:
+        e, m = exponent(x), mantissa(x)
+        large = m > 1.4142135623730951
+        e, f = select(large, e + 1.0, e), select(large, 0.5 * m, m) - 1.0
+        s = f / (f + 2.0)
+        z = s * s
+        half = 0.5 * f * f
+        y = e * high - ((half - (s * (half + z * series(z)) + e * low)) - f)
+        return select(x < least, -math.inf, select(x < math.inf, y, x))
+
+    return log
+
+
+def hyperbolic_tangent(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -> Callable[..., Any]:
+    """tanh a: a Cephes rational function near 0, elsewhere 1 - 2/(e^(2|a|) + 1)."""
+    absolute, fma, minimum, select = ops.absolute, ops.fma, ops.minimum, ops.select
+    if real is np.float32:  # tanhf.c
+        over = polynomial(jit, ops, tuple(real(c) for c in TANH_F4))
+        under = jit(lambda z: real(1))
+    else:  # tanh.c
+        over, under = (polynomial(jit, ops, c) for c in TANH_F8)
+    one, two, small, large = real(1), real(2), real(0.625), real(22)
+
+    @jit
+    def tanh(a: Any) -> Any:
+        size, z = absolute(a), a * a
+        near = fma(z * a, over(z) / under(z), a)
+        far = one - two / (exp(minimum(large, size) * two) + one)
+        return select(size < small, near, select(a < real(0), -far, far))
+
+    return tanh
+
+
+def row_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleNamespace:
+    """What a row's sums come to, in float64: ``top`` is the row's maximum and ``logd`` = log Σ exp(z - top)."""
+    maximum, select = ops.maximum, ops.select
+
+    @jit
+    def nll(mass: Any, moment: Any, top: Any, logd: Any) -> Any:
+        """Σ y·(lse - z), from mass = Σ y and moment = Σ y·z; lse by itself would lose what logd holds."""
+        return mass * logd - (moment - mass * top)
+
+    @jit
+    def smooth(loss: Any, smoothing: Any, classes: Any, weights: Any, logd: Any, shift: Any) -> Any:
+        """(1 - ε)·loss + (ε/C)·Σ w·(lse - z), from weights = Σ w and shift = Σ w·(z - top)."""
+        return (1.0 - smoothing) * loss + (smoothing / classes) * (weights * logd - shift)
+
+    @jit
+    def entropy(logd: Any, energy: Any, lead: Any) -> Any:
+        """-Σ p·log p, from energy = Σ p·(z - ref) and lead = top - ref."""
+        return maximum(0.0, logd - (energy - lead))
+
+    @jit
+    def brier(p_target: Any, squares: Any) -> Any:
+        """(1 - p_y)² + Σ p² over the other classes, from squares = Σ p² over all."""
+        miss = 1.0 - p_target
+        return miss * miss + maximum(0.0, squares - p_target * p_target)
+
+    @jit
+    def log_normalizer(top: Any, logd: Any) -> Any:
+        """lse, which is the maximum itself where that is infinite."""
+        return select((top == math.inf) | (top == -math.inf), top, top + logd)
+
+    return SimpleNamespace(nll=nll, smooth=smooth, entropy=entropy, brier=brier, log_normalizer=log_normalizer)
+
+
+def binary_formulas(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -> SimpleNamespace:
+    """Losses of a logit against a binary target, and their derivatives, elementwise."""
+    absolute, maximum, select = ops.absolute, ops.maximum, ops.select
+    zero, one = real(0), real(1)
+    log1p_ratio = polynomial(jit, ops, tuple(real(c) for c in LOG1P[real]))
+
+    @jit
+    def product(weight: Any, value: Any) -> Any:
+        """weight·value, where 0 times infinity is 0."""
+        return select(weight == zero, zero, weight * value)
+
+    @jit
+    def loss_and_gradient(x: Any, y: Any, q: Any) -> Any:
+        """(1-y)·softplus(x) + q·y·softplus(-x) and (1-y)·σ(x) - q·y·σ(-x): SPEC's formula without cancellation."""
+        e = exp(-absolute(x))
+        tail = e * log1p_ratio(e)
+        negative, positive = one - y, q * y
+        loss = product(negative, tail + maximum(zero, x)) + product(positive, tail + maximum(zero, -x))
+        share = one / (one + e)
+        other = e * share
+        rising = x >= zero
+        gradient = product(negative, select(rising, share, other)) - product(positive, select(rising, other, share))
+        return loss, gradient
+
+    @jit
+    def sigmoid(x: Any) -> Any:
+        """1/(1 + e^-x), with no overflow on either side."""
+        e = exp(-absolute(x))
+        share = one / (one + e)
+        return select(x >= zero, share, e * share)
+
+    return SimpleNamespace(loss_and_gradient=loss_and_gradient, sigmoid=sigmoid)

@@ -1,0 +1,280 @@
+"""Scoring logits, row by row, and evaluating them, in sums: each in one pass over the logits."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fusedloss.kernels import SEGMENT
+
+from . import check
+from .arrays import Array, give
+from .backends import resolve
+from .check import Problem
+from .errors import ShapeError
+from .layout import across, slabs
+from .options import options, positive_integer, positive_integers
+from .plan import Bind, attempt, plan, run
+from .scores import BinaryEvaluation, BinaryScores, CalibrationBin, Evaluation, Scores
+from .threads import Run
+
+__all__ = [
+    "BinaryEvaluation",
+    "BinaryScores",
+    "CalibrationBin",
+    "Evaluation",
+    "Scores",
+    "evaluate",
+    "evaluate_binary",
+    "score",
+    "score_binary",
+]
+
+_CHUNK_BYTES, _ROW_BYTES = 1 << 27, 1 << 10  # a chunk of rows is bounded in bytes, and in rows as if of 1 KiB each
+_BINARY_CHUNK_BYTES = 1 << 23  # here the per-element results are larger than the logits
+
+
+def score(
+    logits: Any, target: Any = None, *, axis: int = -1, ignore_index: int = -100, logit_scale: float = 1.0,
+    softcap: float | None = None, device: str = "auto",
+) -> Scores:  # fmt: skip
+    """Score each row of logits: what its softmax says, and what it says of the target.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., C)
+        As in `cross_entropy`.
+    target : array_like, optional
+        Classes, of any integer dtype and of the logits' shape without the class axis.
+    axis, ignore_index, logit_scale, softcap, device
+        As in `cross_entropy`.
+
+    Returns
+    -------
+    Scores
+        One array a quantity, in float32, or float64 for float64 logits; without a target no `nll`, `rank` and `brier`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, OptionError, DeviceError, TargetError
+        As in `cross_entropy`.
+    """
+    fixed = options(ignore_index=ignore_index, logit_scale=logit_scale, softcap=softcap)
+    problem = check.scores(logits, target, axis, None, device, fixed)
+    rows = _row_results(problem, problem.x.size // problem.x.shape[problem.axis])
+    absent = {} if "target" in problem.rows else dict.fromkeys(("nll", "rank", "brier"))
+    results = {name: array for name, array in rows.items() if name not in absent}
+    run(plan(problem, resolve(device).score, {}, results, absent))
+    return Scores(**{name: _shaped(problem, array) for name, array in results.items()})
+
+
+def evaluate(
+    logits: Any, target: Any, *, axis: int = -1, sample_weight: Any = None, ignore_index: int = -100,
+    top_k: Any = (1, 5), bins: int = 15, device: str = "auto",
+) -> Evaluation:  # fmt: skip
+    """Evaluate logits against classes, in one pass over the logits and in memory that does not grow with them.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., C)
+        As in `cross_entropy`.
+    target : array_like
+        Classes, of any integer dtype and of the logits' shape without the class axis.
+    axis, sample_weight, ignore_index, device
+        As in `cross_entropy`. Every mean is weighted by the sample weight. Rows that are ignored, or of weight 0, count
+        nowhere.
+    top_k : int or sequence of int
+        For which k the top-k accuracy is counted, each at least 1.
+    bins : int
+        Bins of equal width of the confidence, at least 1, for the calibration.
+
+    Returns
+    -------
+    Evaluation
+        Sums, whose properties are the means; evaluations of parts merge with ``+``.
+
+    Raises
+    ------
+    ShapeError, DTypeError, OptionError, DeviceError, TargetError
+        As in `cross_entropy`.
+    """
+    ks, bins = positive_integers("top_k", top_k), positive_integer("bins", bins)
+    fixed = options(ignore_index=ignore_index, logit_scale=1.0, softcap=None)
+    problem = check.scores(logits, _required(target), axis, sample_weight, device, fixed)
+    bind = _score_then_tally(resolve(device), np.array(ks, np.int64), bins)
+    x = problem.x
+    rows = max(_CHUNK_BYTES // max(x.shape[problem.axis] * x.itemsize, _ROW_BYTES), 1)
+    total = np.zeros(6 + len(ks) + 4 * bins)
+    scratch: dict[str, Array] = {}
+    for part, lo, hi in _chunks(problem, rows):
+        scratch = scratch or _row_results(problem, hi - lo)
+        results = {name: array[: hi - lo] for name, array in scratch.items()}
+        status, sums = attempt(plan(part, bind, {}, results, {}, total.shape))
+        if status >= 0:
+            raise check.offence(problem, lo + status)
+        total += sums
+    return Evaluation(ks, bins, tuple(total.tolist()))
+
+
+def score_binary(logits: Any, target: Any = None, *, threshold: float = 0.5, device: str = "auto") -> BinaryScores:
+    """Score each of binary or multi-label logits.
+
+    Parameters
+    ----------
+    logits : array_like, shape (...)
+        As in `binary_cross_entropy`.
+    target : array_like, shape (...), optional
+        bool, integers or floating, of the logits' shape.
+    threshold : float
+        The prediction is positive where the probability is at least this; in [0, 1].
+    device : str
+        As in `cross_entropy`.
+
+    Returns
+    -------
+    BinaryScores
+        One array a quantity, of the logits' shape; without a target no `nll` and `brier`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, OptionError, DeviceError
+        As in `cross_entropy`.
+    """
+    problem = check.binary_scores(logits, target, None, device, options(threshold=threshold))
+    absent = {} if "target" in problem.reads else dict.fromkeys(("nll", "brier"))
+    results = _element_results(problem, problem.x.size)
+    writes = {name: array.reshape(problem.x.shape) for name, array in results.items() if name not in absent}
+    run(plan(problem, resolve(device).score_binary, writes, {}, absent))
+    return BinaryScores(**{name: _shaped(problem, array) for name, array in writes.items()})
+
+
+def evaluate_binary(
+    logits: Any, target: Any, *, sample_weight: Any = None, threshold: float = 0.5, bins: int = 15, device: str = "auto"
+) -> BinaryEvaluation:
+    """Evaluate binary or multi-label logits, in one pass over them and in memory that does not grow with them.
+
+    Parameters
+    ----------
+    logits : array_like, shape (N,) or (..., L)
+        As in `binary_cross_entropy`. With two axes or more, the last one holds the labels.
+    target : array_like
+        bool, integers or floating, of the logits' shape; positive above 0.5.
+    sample_weight
+        As in `binary_cross_entropy`. Elements of weight 0 count nowhere.
+    threshold : float
+        A prediction is positive where its probability is at least this; in [0, 1].
+    bins : int
+        Bins of equal width of the probability, at least 1, for the calibration.
+    device : str
+        As in `cross_entropy`.
+
+    Returns
+    -------
+    BinaryEvaluation
+        Sums for each label; evaluations of parts merge with ``+``.
+
+    Raises
+    ------
+    ShapeError, DTypeError, OptionError, DeviceError
+        As in `cross_entropy`.
+    """
+    bins, fixed = positive_integer("bins", bins), options(threshold=threshold)
+    elements = check.binary_scores(logits, _required(target), sample_weight, device, fixed)
+    problem = _with_labels(elements)
+    x = problem.x
+    bind = _score_then_tally_binary(resolve(device), bins)
+    total = np.zeros((x.shape[-1], 8 + 4 * bins))
+    scratch: dict[str, Array] = {}
+    for part, _, _ in _chunks(problem, max(_BINARY_CHUNK_BYTES // max(x.shape[-1] * x.itemsize, 1), 1)):
+        here = part.x
+        scratch = scratch or _element_results(problem, here.size)
+        writes = {name: array[: here.size].reshape(here.shape) for name, array in scratch.items()}
+        total += run(plan(part, bind, writes, {}, {}, total.shape))
+    return BinaryEvaluation(fixed["threshold"], bins, tuple(map(tuple, total.tolist())))
+
+
+def _required(target: Any) -> Any:
+    if target is None:
+        raise ShapeError("target is None, expected an array: an evaluation needs one")
+    return target
+
+
+def _row_results(problem: Problem, rows: int) -> dict[str, Array]:
+    """Allocate what ``score`` fills."""
+    floating = {name: np.empty(rows, problem.dtype) for name in ("log_normalizer", "confidence", "entropy", "nll", "brier")}
+    return floating | {name: np.empty(rows, np.int64) for name in ("prediction", "rank")}
+
+
+def _element_results(problem: Problem, elements: int) -> dict[str, Array]:
+    """Allocate what ``score_binary`` fills."""
+    floating = {name: np.empty(elements, problem.dtype) for name in ("nll", "probability", "brier")}
+    return floating | {"prediction": np.empty(elements, np.int8)}
+
+
+def _shaped(problem: Problem, array: Array) -> Any:
+    shape = problem.positions
+    return give(array.reshape(shape) if shape else array.reshape(())[()], problem.caller)
+
+
+def _with_labels(problem: Problem) -> Problem:
+    """See elements as (..., labels): a single label where there is one axis or none."""
+    reads = problem.reads
+    if problem.x.ndim < 2:
+        reads = {name: array.reshape(-1, 1) for name, array in reads.items()}
+    return problem._replace(form="labels", reads=reads)
+
+
+def _chunks(problem: Problem, rows: int) -> Iterator[tuple[Problem, int, int]]:
+    """Cut a problem into chunks of rows, each a problem of its own, with the range of its rows."""
+    cuts = slabs(problem.positions, rows)
+    for number in range(cuts.count):
+        index, lo, hi = cuts.slab(number)
+        place = across(index, problem.form, problem.axis)
+        reads = {name: array[place] for name, array in problem.reads.items()}
+        flat = {name: array[lo:hi] for name, array in problem.rows.items()}
+        yield problem._replace(reads=reads, rows=flat), lo, hi
+
+
+def _score_then_tally(backend: ModuleType, ks: Array, bins: int) -> Bind:
+    """Make one kernel of two: a block is scored, then tallied while its scores are in the cache."""
+
+    def bind(
+        *, x: Array, target: Array, sums: Array, block: int, ignore_index: int, logit_scale: float,
+        softcap: float | None, sample_weight: Array | None = None, **results: Array,
+    ) -> Run:  # fmt: skip
+        score = backend.score(
+            x, target, ignore_index=ignore_index, logit_scale=logit_scale, softcap=softcap, **results
+        )
+        del results["log_normalizer"]
+        tally = backend.tally(
+            target, sample_weight, ignore_index=ignore_index, top_k=ks, bins=bins, block=block, sums=sums, **results
+        )
+
+        def run(lo: int, hi: int) -> int:
+            status: int = score(lo, hi)
+            return status if status >= 0 else tally(lo, hi)
+
+        return run
+
+    return bind
+
+
+def _score_then_tally_binary(backend: ModuleType, bins: int) -> Bind:
+    """Make one kernel of two, as ``_score_then_tally``; the first counts segments, the second rows."""
+
+    def bind(
+        *, x: Array, target: Array, sums: Array, block: int, threshold: float, sample_weight: Array | None = None,
+        **results: Array,
+    ) -> Run:  # fmt: skip
+        score = backend.score_binary(x, target, threshold=threshold, **results)
+        tally = backend.tally_binary(target, sample_weight, bins=bins, block=block, sums=sums, **results)
+        segments = -(-x.shape[1] // SEGMENT)
+
+        def run(lo: int, hi: int) -> int:
+            status: int = score(lo * segments, hi * segments)
+            return status if status >= 0 else tally(lo, hi)
+
+        return run
+
+    return bind

@@ -1,0 +1,134 @@
+"""A Problem to a frozen Plan, and running it: in place where the arrays have a normal form, else staged.
+
+Staging is for arrays that kernels cannot view in normal form: foreign byte order, or axes whose strides do not merge.
+Slabs of rows are then copied to contiguous memory, one a thread at a time, and results are copied back.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arrays import Array
+from .check import Problem, is_target_offence, offence
+from .layout import Layout, Shape, across, contiguous_form, count_units, layout, row_slabs
+from .threads import Run, run_blocks
+
+Bind = Callable[..., Run]
+
+
+class Plan(NamedTuple):
+    """A call that is decided.
+
+    ``bind`` takes the problem's arrays, ``writes`` (of the logits' shape), ``rows`` (flat, one entry a row) and
+    ``fixed`` by name, and gives what runs. ``partial`` is the shape of a partial sum, where the kernel makes any: one a
+    segment for elements; else one a block, whose size the kernel is told.
+    """
+
+    problem: Problem
+    bind: Bind
+    layout: Layout
+    writes: Mapping[str, Array]
+    rows: Mapping[str, Array]
+    fixed: Mapping[str, Any]
+    partial: Shape | None
+
+
+def plan(
+    problem: Problem, bind: Bind, writes: Mapping[str, Array], rows: Mapping[str, Array],
+    fixed: Mapping[str, Any], partial: Shape | None = None,
+) -> Plan:  # fmt: skip
+    """Decide how a problem is run that writes to ``writes``, ``rows`` and sums of shape ``partial``."""
+    x = problem.x
+    arrays = (*problem.reads.values(), *writes.values())
+    strides = tuple([array.strides for array in arrays])
+    native = all([array.dtype.isnative for array in arrays])
+    form = layout(problem.form, problem.axis, x.shape, x.itemsize, strides, native)
+    return Plan(problem, bind, form, writes, {**problem.rows, **rows}, {**problem.fixed, **fixed}, partial)
+
+
+def run(plan: Plan) -> Array:
+    """Run a plan and return the total of its partial sums, added up in a fixed order.
+
+    Raises
+    ------
+    TargetError, ProbabilityError
+        If a kernel finds what it reads wrong.
+    """
+    status, total = attempt(plan)
+    if status >= 0:
+        raise offence(plan.problem, status)
+    return total
+
+
+def attempt(plan: Plan) -> tuple[int, Array]:
+    """Run a plan and return the status of its kernel, and the total of the partial sums."""
+    normal, units, block = plan.layout
+    if not units:
+        return -1, np.zeros(plan.partial or ())
+    if normal is None:
+        sums = np.empty((units, *(plan.partial or ())))
+        status = run_blocks(_staged(plan, sums), units, block)
+    else:
+        kernel, sums = _bind(plan, plan.problem.reads, plan.writes, plan.rows, plan.layout)
+        status = run_blocks(kernel, units, block)
+    return status, sums if plan.partial is None else np.add.reduce(sums)
+
+
+def _bind(
+    plan: Plan, reads: Mapping[str, Array], writes: Mapping[str, Array], rows: Mapping[str, Array], form: Layout
+) -> tuple[Run, Array]:
+    """Bind the kernel to arrays that have a normal form, and to the partial sums that it fills."""
+    normal, units, block = form
+    views = {name: array.reshape(normal) for arrays in (reads, writes) for name, array in arrays.items()}
+    if plan.partial is None:
+        return plan.bind(**views, **rows, **plan.fixed), _NOTHING
+    if plan.problem.form == "elements":
+        sums = np.empty((units, *plan.partial))
+        return plan.bind(**views, **rows, **plan.fixed, sums=sums), sums
+    sums = np.empty((-(-units // block), *plan.partial))
+    return plan.bind(**views, **rows, **plan.fixed, sums=sums, block=block), sums
+
+
+_NOTHING = np.empty(0)
+
+
+def _staged(plan: Plan, sums: Array) -> Run:
+    """Make a function of slabs, numbered in C order: copy in, bind, run, copy out."""
+    problem = plan.problem
+    form, axis, x = problem.form, problem.axis, problem.x
+    cuts = row_slabs(form, axis, x.shape, x.itemsize)
+
+    def run(number: int, _: int) -> int:
+        index, lo, hi = cuts.slab(number)
+        place = across(index, form, axis)
+        reads = {name: _native(array[place]) for name, array in problem.reads.items()}
+        shape = reads["x"].shape
+        writes = {name: np.empty(shape, array.dtype.newbyteorder("=")) for name, array in plan.writes.items()}
+        rows = {name: array[lo:hi] for name, array in plan.rows.items()}
+        normal = contiguous_form(form, axis, shape)
+        units = count_units(form, normal)
+        kernel, partial = _bind(plan, reads, writes, rows, Layout(normal, units, units))
+        status = kernel(0, units)
+        if status >= 0:
+            return _whole_number(problem, status, place, shape, lo)
+        for name, array in plan.writes.items():
+            array[place] = writes[name]
+        if plan.partial is not None:
+            sums[number] = np.add.reduce(partial)
+        return -1
+
+    return run
+
+
+def _native(array: Array) -> Array:
+    return np.asarray(array, array.dtype.newbyteorder("="), order="C")
+
+
+def _whole_number(problem: Problem, number: int, place: tuple[slice, ...], shape: Shape, lo: int) -> int:
+    """Turn the number of a row or element of a slab into its number in the whole."""
+    if is_target_offence(problem, lo + number):
+        return lo + number
+    starts = [cut.start or 0 for cut in place] + [0] * (len(shape) - len(place))
+    index = [start + here for start, here in zip(starts, np.unravel_index(number, shape), strict=True)]
+    return int(np.ravel_multi_index(index, problem.x.shape)) if shape else number

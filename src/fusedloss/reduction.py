@@ -1,0 +1,87 @@
+"""Solving a loss: the gradient's scale before the kernel runs, the sum of its losses after. Kernels know of neither."""
+
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, give
+from .backends import resolve
+from .check import Problem, output
+from .plan import plan, run
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
+    """Compute the loss, or the pair of loss and gradient, in the caller's kind of array.
+
+    The gradient goes to ``out`` where that is given, and is then ``out`` itself.
+    """
+    divisor = _divisor(problem)
+    writes, rows, fixed = {}, {}, {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
+    x, loss, partial = problem.x, None, None
+    if gradient:
+        del fixed["grad"]
+        writes["grad"] = np.empty(x.shape, x.dtype) if out is None else output(problem, out, x.shape, x.dtype)
+    if problem.form == "rows":
+        loss = rows["loss"] = np.empty(x.size // x.shape[problem.axis], problem.dtype)
+    elif problem.reduction == "none":
+        loss = writes["loss"] = np.empty(x.shape, problem.dtype)
+        fixed["sums"] = None
+    else:
+        fixed["loss"], partial = None, ()
+    bind = getattr(resolve(problem.device), problem.kernel)
+    total = run(plan(problem, bind, writes, rows, fixed, partial))
+    value = give(_reduced(problem, loss, total, divisor), problem.caller)
+    if not gradient:
+        return value
+    return value, give(writes["grad"], problem.caller) if out is None else out
+
+
+def _divisor(problem: Problem) -> float:
+    """Give what the sum of the losses is divided by; 0 where there is nothing to average."""
+    if problem.reduction == "mean":
+        if problem.denominator is not None:
+            return problem.denominator
+        return _element_weight(problem) if problem.form == "elements" else _row_weight(problem)
+    if problem.reduction == "batchmean":
+        return problem.positions[0] if problem.positions else 1
+    return 1
+
+
+def _row_weight(problem: Problem) -> float:
+    """Add up the weights of the rows that are not ignored: of the target's class, if it is hard, and of the sample."""
+    target, weight = problem.rows.get("target"), problem.rows.get("sample_weight")
+    if target is None:
+        return _total(weight) if weight is not None else problem.x.size // problem.x.shape[problem.axis]
+    counted = target != problem.fixed["ignore_index"]
+    class_weight = problem.fixed["class_weight"]
+    if class_weight is not None:
+        # A target out of range is clipped here, and found by the kernel.
+        of_class = class_weight.take(target, mode="clip")
+        weight = of_class if weight is None else np.multiply(of_class, weight, dtype=np.float64)
+    return int(np.count_nonzero(counted)) if weight is None else _total(weight[counted])
+
+
+def _element_weight(problem: Problem) -> float:
+    weight = problem.reads.get("sample_weight")
+    if weight is None:
+        return problem.x.size
+    distinct = weight[tuple(slice(None, 1 if stride == 0 else None) for stride in weight.strides)]
+    return _total(distinct) * (weight.size // max(distinct.size, 1))
+
+
+def _total(values: Array) -> float:
+    return float(np.add.reduce(values, axis=None, dtype=np.float64))
+
+
+def _reduced(problem: Problem, loss: Array | None, total: Any, divisor: float) -> Any:
+    """Reduce row losses, or the total of elements, to the shape and dtype of the result."""
+    if problem.reduction == "none" and loss is not None:
+        return loss.reshape(problem.positions) if problem.positions else loss.reshape(())[()]
+    value = float(total) if loss is None else _total(loss)
+    value = value / divisor if divisor else float("nan")
+    # NumPy warns of a cast that overflows; the infinity it gives is what is wanted.
+    if problem.dtype == np.float32 and _LARGEST < abs(value):
+        value = float("inf") if value > 0 else -float("inf")
+    return problem.dtype.type(value)

@@ -1,0 +1,44 @@
+"""What every test can ask for: a backend, a random generator; and what a whole run must keep to."""
+
+import os
+
+import hypothesis
+import numpy as np
+import pytest
+
+IN_CI = os.environ.get("CI") == "true"
+
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.load_profile("ci" if IN_CI else "dev")
+
+
+@pytest.fixture(params=["numpy", "cpu"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """A ``device=`` of the library; a test that asks for it runs once on each."""
+    if request.param == "cpu":
+        pytest.importorskip("numba")
+    return request.param
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same random numbers in every run."""
+    return np.random.default_rng(0)
+
+
+def _skipped(config: pytest.Config) -> list[str]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return sorted({report.nodeid for report in reporter.stats.get("skipped", [])}) if reporter else []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI everything must run: a skipped test fails the run."""
+    if IN_CI and session.exitstatus == pytest.ExitCode.OK and _skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that must not have been skipped."""
+    if IN_CI and (skipped := _skipped(terminalreporter.config)):
+        terminalreporter.write_line(f"CI runs every test, but skipped: {', '.join(skipped)}", red=True)

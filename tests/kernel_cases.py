@@ -1,0 +1,93 @@
+"""What the tests of the kernels share: which backends there are, the kernels called plainly, and how close is close."""
+
+from types import ModuleType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from fusedloss.kernels import SEGMENT
+
+KERNELS = ["reference"]
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)]
+WIDE = [np.dtype(np.float32), np.dtype(np.float64)]
+
+LOSS_OPTIONS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {
+        "class_weight": None, "sample_weight": None, "ignore_index": -100, "label_smoothing": 0.0, "z_loss": 0.0,
+        "logit_scale": 1.0, "softcap": None, "grad_scale": 1.0,
+    },
+    "kl_divergence": {"sample_weight": None, "logit_scale": 1.0, "grad_scale": 1.0},
+    "log_loss": {
+        "class_weight": None, "sample_weight": None, "ignore_index": -100, "label_smoothing": 0.0, "eps": 0.0,
+        "log_eps": 0.0, "normalize": False, "grad_scale": 1.0,
+    },
+    "binary_cross_entropy": {"pos_weight": None, "sample_weight": None, "label_smoothing": 0.0, "grad_scale": 1.0},
+    "binary_log_loss": {"sample_weight": None, "label_smoothing": 0.0, "eps": 0.0, "log_eps": 0.0, "grad_scale": 1.0},
+    "mse": {"sample_weight": None, "grad_scale": 1.0},
+}  # fmt: skip
+
+
+def result_dtype(x: np.ndarray) -> np.dtype:
+    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+
+def row_loss(kernels: ModuleType, name: str, x, target, *, grad=None, pieces=1, **options):
+    """Losses and gradient of a row kernel over all rows, in so many calls; the outputs start as garbage."""
+    rows = x.shape[0] * x.shape[2]
+    loss = np.full(rows, 7, result_dtype(x))
+    grad = np.full(x.shape, 7, x.dtype) if grad is None else grad
+    run = getattr(kernels, name)(x, target, loss, grad, **{**LOSS_OPTIONS[name], **options})
+    for lo, hi in spans(rows, pieces):
+        assert run(lo, hi) == -1
+    return loss, grad
+
+
+def element_loss(kernels: ModuleType, name: str, x, target, *, grad=None, pieces=1, **options):
+    """Losses, sums of segments and gradient of an elementwise kernel."""
+    loss = np.full(x.shape, 7, result_dtype(x))
+    segments = x.shape[0] * -(-x.shape[1] // SEGMENT)
+    sums = np.full(segments, 7.0)
+    grad = np.full(x.shape, 7, x.dtype) if grad is None else grad
+    bind, options = getattr(kernels, name), {**LOSS_OPTIONS[name], **options}
+    summed = bind(x, target, None, sums, None, **options)
+    for lo, hi in spans(segments, pieces):
+        assert summed(lo, hi) == -1
+    run = bind(x, target, loss, None, grad, **options)
+    for lo, hi in spans(segments, pieces):
+        assert run(lo, hi) == -1
+    return loss, sums, grad
+
+
+def spans(rows: int, pieces: int):
+    edges = np.linspace(0, rows, pieces + 1).astype(int)
+    return list(zip(edges.tolist(), edges[1:].tolist(), strict=False))
+
+
+def offence(kernels: ModuleType, name: str, x, target, lo=0, hi=None, **options) -> int:
+    rows = x.shape[0] * x.shape[2]
+    loss = np.zeros(rows, result_dtype(x))
+    run = getattr(kernels, name)(x, target, loss, None, **{**LOSS_OPTIONS[name], **options})
+    return run(lo, rows if hi is None else hi)
+
+
+def assert_close(got, want, ulps=4, scale=0.0, dtype=None):
+    """Within so many units in the last place of the expected value, or of ``scale`` where that is larger.
+
+    Expected values are float64, and err themselves when that is what is tested: four times as much is allowed there.
+    """
+    dtype = np.dtype(got.dtype if dtype is None else dtype)
+    ulps = 4 * ulps if dtype == np.float64 else ulps
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    finite = np.isfinite(want)
+    np.testing.assert_array_equal(got[~finite], want[~finite])
+    unit = float(ml_dtypes.finfo(dtype).eps)
+    smallest = float(ml_dtypes.finfo(dtype).tiny)
+    size = np.maximum(np.maximum(np.abs(want[finite]), smallest), scale)
+    worst = np.max(np.abs(got[finite] - want[finite]) / (unit * size), initial=0)
+    assert worst <= ulps, f"off by {worst:.1f} units in the last place"
+
+
+def bits(array: np.ndarray) -> bytes:
+    return np.ascontiguousarray(array).tobytes()

@@ -1,0 +1,393 @@
+"""The contract of the row kernels, on every backend: against float64 autograd, SciPy and mpmath, and at every edge."""
+
+import importlib
+import tracemalloc
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from kernel_cases import (
+    DTYPES,
+    KERNELS,
+    WIDE,
+    assert_close,
+    bits,
+    offence,
+    result_dtype,
+    row_loss,
+)
+
+INF, NAN = np.inf, np.nan
+
+
+@pytest.fixture(params=KERNELS)
+def kernels(request):
+    return importlib.import_module(f"fusedloss.kernels.{request.param}")
+
+
+def column_of(values, dtype=np.float32):
+    """Rows of logits, in normal form."""
+    return np.asarray(values, dtype)[:, :, None]
+
+
+def in_rows(x):
+    """An (outer, C, inner) array as float64 rows."""
+    return torch.tensor(np.moveaxis(x.astype(np.float64), 1, 2).reshape(-1, x.shape[1]))
+
+
+def one_hot(index, classes, dtype=np.float32):
+    return np.eye(classes, dtype=dtype)[index][:, :, None]
+
+
+def autograd_cross_entropy(x, target, *, class_weight=None, sample_weight=None, label_smoothing=0.0, z_loss=0.0,
+                           logit_scale=1.0, softcap=None, grad_scale=1.0):  # fmt: skip
+    """The formula of the specification in float64, and its gradient by autograd, in the shape of x."""
+    rows = in_rows(x).requires_grad_()
+    classes = rows.shape[1]
+    z = rows * logit_scale
+    z = z if softcap is None else softcap * torch.tanh(z / softcap)
+    hard = target.ndim == 1
+    y = torch.nn.functional.one_hot(torch.tensor(target), classes).double() if hard else in_rows(target)
+    y = (1 - label_smoothing) * y + label_smoothing / classes
+    if class_weight is not None:
+        y = y * torch.tensor(class_weight.astype(np.float64))
+    lse = torch.logsumexp(z, 1)
+    loss = torch.where(y == 0, 0, y * (lse[:, None] - z)).sum(1) + z_loss * lse**2
+    if sample_weight is not None:
+        loss = loss * torch.tensor(sample_weight.astype(np.float64))
+    (gradient,) = torch.autograd.grad(loss.sum() * grad_scale, rows)
+    shape = x.shape[0], x.shape[2], classes
+    return loss.detach().numpy(), np.moveaxis(gradient.numpy().reshape(shape), 2, 1)
+
+
+OPTIONS = [
+    {},
+    {"label_smoothing": 0.1},
+    {"label_smoothing": 1.0},
+    {"z_loss": 1e-2},
+    {"logit_scale": -0.37, "grad_scale": 0.125},
+    {"softcap": 5.0},
+    {"softcap": 3.0, "logit_scale": 2.0, "z_loss": 0.1, "label_smoothing": 0.2, "grad_scale": 3.0},
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_cross_entropy_and_its_gradient_are_those_of_float64(kernels, rng, dtype, soft, weighted, options):
+    shape = outer, classes, inner = 5, 37, 3
+    rows = outer * inner
+    x = (3 * rng.standard_normal(shape)).astype(dtype)
+    target = rng.random(shape).astype(dtype) if soft else rng.integers(0, classes, rows)
+    if weighted:
+        weights = {"class_weight": rng.random(classes), "sample_weight": rng.random(rows) + 0.5}
+        options = options | {name: w.astype(result_dtype(x)) for name, w in weights.items()}
+    loss, grad = row_loss(kernels, "cross_entropy", x, target, **options)
+    want_loss, want_grad = autograd_cross_entropy(x, target, **options)
+    assert_close(loss, want_loss, 4, scale=1.0)
+    assert_close(grad, want_grad, 4, scale=np.abs(want_grad).max() if dtype in WIDE else 0.01)
+
+
+@pytest.mark.parametrize("dtype", WIDE, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_one_hot_target_equals_hard_target_to_the_last_bit(kernels, rng, dtype, options):
+    x = (4 * rng.standard_normal((300, 41, 1))).astype(dtype)
+    x[::3, 5:9] = -INF
+    index = rng.integers(9, 41, 300)
+    weights = rng.random(41).astype(dtype)
+    for options_ in (options, options | {"class_weight": weights}):
+        hard, _ = row_loss(kernels, "cross_entropy", x, index, **options_)
+        soft, _ = row_loss(kernels, "cross_entropy", x, one_hot(index, 41, dtype), **options_)
+        assert bits(hard) == bits(soft)
+    p = rng.random((300, 41, 1)).astype(dtype)
+    options_ = {"class_weight": weights, "label_smoothing": options.get("label_smoothing", 0.0)}
+    hard, _ = row_loss(kernels, "log_loss", p, index, **options_)
+    soft, _ = row_loss(kernels, "log_loss", p, one_hot(index, 41, dtype), **options_)
+    assert bits(hard) == bits(soft)
+
+
+@pytest.mark.parametrize("dtype", WIDE, ids=str)
+@pytest.mark.parametrize("offset", [0, 1e4, 1e6, -1e6])
+def test_large_offsets_cost_no_accuracy(kernels, rng, dtype, offset):
+    x = (rng.standard_normal((40, 50, 1)) + offset).astype(dtype)
+    index = rng.integers(0, 50, 40)
+    with mpmath.workdps(40):
+        rows = [[mpmath.mpf(float(v)) for v in row] for row in x[:, :, 0]]
+        totals = [mpmath.fsum(mpmath.exp(v - offset) for v in row) for row in rows]
+        each = zip(rows, totals, index, strict=True)
+        want = np.array([float(mpmath.log(d) + offset - row[t]) for row, d, t in each])
+        p = np.array([[float(mpmath.exp(v - offset) / d) for v in row] for row, d in zip(rows, totals, strict=True)])
+    for target in (index, one_hot(index, 50, dtype)):
+        loss, grad = row_loss(kernels, "cross_entropy", x, target)
+        assert_close(loss, want, 3)
+        assert_close(grad[:, :, 0], p - np.eye(50)[index], 2, scale=0.5)
+
+
+def edge_rows():
+    x = np.arange(7 * 6, dtype=np.float32).reshape(7, 6) % 5
+    x[1] = -INF
+    x[2, 3] = INF
+    x[3, 0] = NAN
+    x[4, :2] = -INF
+    x[5, 4] = -INF
+    return column_of(x)
+
+
+def test_bad_rows_are_nan_alone_and_masked_classes_are_finite(kernels):
+    x, target = edge_rows(), np.array([4, 4, 4, 4, 4, 4, 4])
+    want_loss, want_grad = autograd_cross_entropy(x, target)
+    for target_ in (target, one_hot(target, 6)):
+        loss, grad = row_loss(kernels, "cross_entropy", x, target_)
+        assert np.isnan(loss[1:4]).all()
+        assert np.isnan(grad[1:4]).all()
+        assert loss[5] == INF
+        good = [0, 4, 6]
+        assert_close(loss[good], want_loss[good])
+        assert_close(grad[good], want_grad[good], scale=0.1)
+        assert (grad[4, :2] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "kl_divergence"])
+def test_bad_rows_change_no_bit_of_their_neighbours(kernels, rng, name):
+    x = rng.standard_normal((64, 100, 1)).astype(np.float32)
+    target = rng.random((64, 100, 1)).astype(np.float32)
+    loss, grad = row_loss(kernels, name, x, target)
+    bad = x.copy()
+    bad[::7, 50], bad[1::7], bad[2::7, 0] = NAN, -INF, INF
+    bad_loss, bad_grad = row_loss(kernels, name, bad, target)
+    good = np.arange(64) % 7 > 2
+    assert np.isnan(bad_loss[~good]).all()
+    assert np.isnan(bad_grad[~good]).all()
+    assert bits(bad_loss[good]) == bits(loss[good])
+    assert bits(bad_grad[good]) == bits(grad[good])
+
+
+@pytest.mark.parametrize("masked", [100, 4096, 9000])
+def test_leading_block_of_masked_classes_does_not_poison_the_row(kernels, rng, masked):
+    x = rng.standard_normal((2, 10_000, 1)).astype(np.float32)
+    x[:, :masked] = -INF
+    index = np.array([9_500, 9_999])
+    loss, grad = row_loss(kernels, "cross_entropy", x, index)
+    want, want_grad = autograd_cross_entropy(x[:, masked:], index - masked)
+    assert_close(loss, want)
+    assert_close(grad[:, masked:], want_grad, scale=1.0)
+    assert (grad[:, :masked] == 0).all()
+
+
+def test_softcap_keeps_masked_classes_masked(kernels, rng):
+    x = (20 * rng.standard_normal((30, 12, 1))).astype(np.float32)
+    x[:, ::3] = -INF
+    kept = np.arange(12) % 3 > 0
+    index = rng.integers(0, 8, 30)
+    loss, grad = row_loss(kernels, "cross_entropy", x, np.flatnonzero(kept)[index], softcap=10.0)
+    want, want_grad = autograd_cross_entropy(x[:, kept], index, softcap=10.0)
+    assert_close(loss, want, scale=10.0)
+    assert_close(grad[:, kept], want_grad, 8, scale=1.0)
+    assert (grad[:, ~kept] == 0).all()
+    assert np.isnan(row_loss(kernels, "cross_entropy", edge_rows(), np.zeros(7, int), softcap=10.0)[0][1:4]).all()
+
+
+def test_target_at_minus_infinity_is_infinite_whatever_the_smoothing(kernels):
+    x = column_of([[0.0, -INF]])
+    for smoothing in (0.0, 0.3, 1.0):
+        loss, _ = row_loss(kernels, "cross_entropy", x, np.array([1]), label_smoothing=smoothing)
+        assert loss[0] == INF
+    weight = np.array([1, 0], np.float32)
+    loss, _ = row_loss(kernels, "cross_entropy", x, np.array([1]), class_weight=weight, label_smoothing=0.5)
+    assert loss[0] == 0
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "log_loss"])
+def test_masked_rows_are_exactly_zero_whatever_they_hold(kernels, rng, name):
+    x = rng.random((6, 5, 4)).astype(np.float32)
+    target = rng.integers(0, 5, 24)
+    weight = np.ones(24, np.float32)
+    target[[0, 9]], weight[[3, 23]] = -100, 0
+    target[3] = 99
+    x[0, :, 0], x[2, :, 1], x[0, :, 3], x[5, :, 3] = NAN, INF, -5, [NAN, INF, -INF, -1, 9]
+    loss, grad = row_loss(kernels, name, x, target, sample_weight=weight)
+    masked = np.isin(np.arange(24), [0, 3, 9, 23])
+    gradient = np.moveaxis(grad, 1, 2).reshape(24, 5)
+    assert (loss[masked] == 0).all()
+    assert (gradient[masked] == 0).all()
+    assert np.isfinite(loss).all()
+    assert (loss[~masked] > 0).all()
+    assert gradient[~masked].any(axis=1).all()
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "log_loss"])
+def test_a_target_that_does_not_exist_is_the_offence_of_its_row(kernels, name):
+    x = np.full((4, 3, 2), 0.25, np.float32)
+    target = np.array([0, 1, 2, 3, -1, -100, 2**40, 0])
+    assert offence(kernels, name, x, target) == 3
+    assert offence(kernels, name, x, target, lo=4) == 4
+    assert offence(kernels, name, x, target, lo=5) == 6
+    assert offence(kernels, name, x, target, lo=7) == -1
+    assert offence(kernels, name, x, target, ignore_index=3) == 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(500, 300, 1), (7, 300, 70), (3, 20_000, 5), (1, 1, 9)], ids=str)
+def test_pieces_strides_and_in_place_change_no_bit(kernels, rng, dtype, shape):
+    x = rng.standard_normal(shape).astype(dtype)
+    target = rng.integers(0, shape[1], shape[0] * shape[2])
+    target[::5] = -100
+    options = {"softcap": 4.0, "label_smoothing": 0.1}
+    loss, grad = row_loss(kernels, "cross_entropy", x, target, **options)
+    for pieces in (3, 8):
+        again, gradient = row_loss(kernels, "cross_entropy", x, target, pieces=pieces, **options)
+        assert bits(again) == bits(loss)
+        assert bits(gradient) == bits(grad)
+    strided = np.zeros((shape[2], 2 * shape[0], shape[1]), dtype)[::-1, ::2].transpose(1, 2, 0)
+    strided[...] = x
+    again, gradient = row_loss(kernels, "cross_entropy", strided, target, grad=strided, **options)
+    assert gradient is strided
+    assert_close(again, loss.astype(np.float64), 2)
+    assert_close(gradient, grad.astype(np.float64), 2, scale=1.0)
+
+
+def test_one_row_of_a_vocabulary_and_one_class(kernels, rng):
+    x = rng.standard_normal((1, 262_144, 1)).astype(np.float32)
+    loss, grad = row_loss(kernels, "cross_entropy", x, np.array([262_143]))
+    want, want_grad = autograd_cross_entropy(x, np.array([262_143]))
+    assert_close(loss, want)
+    assert_close(grad, want_grad, scale=1.0)
+    loss, grad = row_loss(kernels, "cross_entropy", column_of([[3.0], [-1e30]]), np.array([0, 0]))
+    assert (loss == 0).all()
+    assert (grad == 0).all()
+
+
+@pytest.mark.parametrize("inner", [1, 64])
+def test_memory_does_not_grow_with_the_logits(kernels, inner):
+    x = np.zeros((6400 // inner, 1000, inner), np.float32)
+    loss, target = np.zeros(6400, np.float32), np.zeros(6400, int)
+    run = kernels.cross_entropy(
+        x, target, loss, x, class_weight=None, sample_weight=None, ignore_index=-100, label_smoothing=0.1,
+        z_loss=0.1, logit_scale=1.0, softcap=5.0, grad_scale=1.0,
+    )  # fmt: skip
+    run(0, 64)
+    tracemalloc.start()
+    try:
+        run(64, 6400)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_kl_divergence_is_that_of_float64(kernels, rng, dtype, scale):
+    x = (2 * rng.standard_normal((9, 31, 4))).astype(dtype)
+    target = scipy.special.softmax(rng.standard_normal((9, 31, 4)), axis=1).astype(dtype)
+    target[:, :3], x[:, 1] = 0, -INF
+    weight = (rng.random(36) + 0.5).astype(result_dtype(x))
+    loss, grad = row_loss(kernels, "kl_divergence", x, target, sample_weight=weight, logit_scale=scale, grad_scale=0.5)
+    z, y = in_rows(x).numpy() * scale, in_rows(target).numpy()
+    p, w = scipy.special.softmax(z, axis=1), weight.astype(np.float64)
+    log_p = np.where(y > 0, scipy.special.log_softmax(z, axis=1), 0)
+    assert_close(loss, w * (scipy.special.xlogy(y, y) - y * log_p).sum(1), 4, scale=2.0)
+    want = (0.5 * scale * w[:, None] * (p * y.sum(1, keepdims=True) - y)).reshape(9, 4, 31)
+    assert_close(grad, np.moveaxis(want, 2, 1), 4, scale=0.1)
+
+
+def test_kl_divergence_edges(kernels):
+    x = column_of([[0, -INF], [0, -INF], [-INF, -INF], [2, 2]])
+    target = column_of([[1, 0], [0.5, 0.5], [0, 0], [0.5, 0.5]])
+    loss, _ = row_loss(kernels, "kl_divergence", x, target)
+    np.testing.assert_array_equal(loss, [0, INF, NAN, 0])
+
+
+def plain_log_loss(p, y, w, eps=0.0, log_eps=0.0, normalize=False):
+    """The formula of the specification on float64 rows, and the gradient it states."""
+    total = p.sum(1, keepdims=True)
+    q = p / total if normalize else p
+    clipped = np.clip(q, eps, 1 - eps) if eps else q
+    with np.errstate(divide="ignore"):
+        loss = -(w * y * np.maximum(np.log(clipped + log_eps), -100)).sum(1)
+    inside = (q >= eps) & (q <= 1 - eps) if eps else np.ones_like(q, bool)
+    gradient = np.where(inside, -w * y / np.maximum(q + log_eps, 1e-12), 0)
+    return loss, (gradient - (gradient * q).sum(1, keepdims=True)) / total if normalize else gradient
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"eps": 0.03125}, {"log_eps": 0.01}, {"normalize": True}, {"normalize": True, "eps": 0.0625}],
+    ids=str,
+)
+def test_log_loss_is_its_formula(kernels, rng, dtype, soft, smoothing, options):
+    p = scipy.special.softmax(rng.standard_normal((8, 11, 3)), axis=1).astype(dtype)
+    if options.get("normalize"):
+        p *= np.asarray(3, dtype)
+    index = rng.integers(0, 11, 24)
+    target = rng.random((8, 11, 3)).astype(dtype) if soft else index
+    y = in_rows(target).numpy() if soft else np.eye(11)[index]
+    w = rng.random(11).astype(result_dtype(p))
+    loss, grad = row_loss(kernels, "log_loss", p, target, class_weight=w, label_smoothing=smoothing, **options)
+    y = (1 - smoothing) * y + smoothing / 11
+    want, want_grad = plain_log_loss(in_rows(p).numpy(), y, w.astype(np.float64), **options)
+    assert_close(loss, want, 6)
+    assert_close(grad, np.moveaxis(want_grad.reshape(8, 3, 11), 2, 1), 6, scale=1.0)
+
+
+def test_log_loss_edges(kernels):
+    p = column_of([[0, 1], [0, 1], [NAN, 0.5], [NAN, 0.5]], np.float64)
+    loss, grad = row_loss(kernels, "log_loss", p, np.array([0, 1, 0, 1]))
+    assert bits(loss[:2]) == bits(np.array([100.0, 0.0]))
+    assert_close(loss[2:], [NAN, np.log(2)])
+    np.testing.assert_array_equal(grad[:, :, 0], [[-1e12, 0], [0, -1], [NAN, 0], [0, -2]])
+    loss, _ = row_loss(kernels, "log_loss", p[:1], np.array([0]), eps=1e-7, log_eps=1e-7)
+    assert_close(loss, [-np.log(2e-7)])
+    _, grad = row_loss(kernels, "log_loss", p[:1], np.array([0]), eps=1e-7)
+    assert (grad == 0).all()
+    assert np.isnan(row_loss(kernels, "log_loss", p[2:], np.array([0, 1]), normalize=True)[0]).all()
+
+
+def test_the_first_value_that_is_no_probability_is_the_offence(kernels):
+    p = np.full((3, 4, 5), 0.25, np.float32)
+    target = np.zeros(15, int)
+    assert offence(kernels, "log_loss", p, target) == -1
+    p[2, 1, 0], p[1, 3, 1], p[1, 2, 4] = -0.1, INF, 1.5
+    assert offence(kernels, "log_loss", p, target) == (1 * 4 + 2) * 5 + 4
+    assert offence(kernels, "log_loss", p, target, hi=9) == (1 * 4 + 3) * 5 + 1
+    assert offence(kernels, "log_loss", p, target, lo=10) == (2 * 4 + 1) * 5
+    p[1, 3, 1] = 9.0
+    assert offence(kernels, "log_loss", p, target, normalize=True) == (2 * 4 + 1) * 5
+    weight = np.ones(15, np.float32)
+    weight[10] = 0
+    assert offence(kernels, "log_loss", p, target, normalize=True, sample_weight=weight) == -1
+    wide = np.full((1, 9_000, 40), 1e-4, np.float32)
+    wide[0, 8_000, 0], wide[0, 3, 39] = 2, 2
+    assert offence(kernels, "log_loss", wide, np.zeros(40, int)) == 3 * 40 + 39
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(50, 33, 1), (4, 33, 6), (1, 9_001, 2)], ids=str)
+def test_activations_are_those_of_scipy(kernels, rng, dtype, shape):
+    x = (5 * rng.standard_normal(shape)).astype(dtype)
+    x[0, :7] = -INF
+    rows, wide = shape[0] * shape[2], x.astype(np.float64)
+    for name in ("softmax", "log_softmax"):
+        out = np.full(shape, 7, dtype)
+        assert getattr(kernels, name)(x, out)(0, rows) == -1
+        assert_close(out, getattr(scipy.special, name)(wide, axis=1), 4, scale=0.01 if name == "softmax" else 1.0)
+    out = np.full(rows, 7, result_dtype(x))
+    assert kernels.logsumexp(x, out)(0, rows) == -1
+    assert_close(out, scipy.special.logsumexp(wide, axis=1).reshape(rows), 2)
+
+
+def test_activations_of_infinite_rows(kernels):
+    x = column_of([[-INF, -INF], [0, INF], [NAN, INF], [NAN, 0], [INF, INF], [-INF, 0]])
+    lse = np.zeros(6, np.float32)
+    kernels.logsumexp(x, lse)(0, 6)
+    np.testing.assert_array_equal(lse, [-INF, INF, NAN, NAN, INF, 0])
+    for name, last in (("softmax", [0, 1]), ("log_softmax", [-INF, 0])):
+        out = np.zeros_like(x)
+        getattr(kernels, name)(x, out)(0, 6)
+        assert np.isnan(out[:5]).all()
+        np.testing.assert_array_equal(out[5, :, 0], last)
