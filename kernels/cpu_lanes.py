@@ -155,12 +155,18 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
     brier_of, entropy_of, log = device.brier, device.entropy, device.log
 
     @inline
-    def first_nan(at: Any, step: Any, mask: Any, classes: Any, winner: Any, curve: Any) -> Any:
+    def amid_nan(at: Any, step: Any, mask: Any, classes: Any, aimed: Any, winner: Any, curve: Any) -> Any:
+        """Prediction and rank in rows that hold NaN, which is above everything; and which rows those are."""
         apart()
+        target, z_target = aimed
+        holds, before = full(X, 0.0) != 0.0, full_index(X, 0)
         for c in range(classes - 1, -1, -1):
-            z = transform(read(at, c * step, mask), curve)
-            winner = select(z != z, full_index(X, c), winner)
-        return winner
+            z, k = transform(read(at, c * step, mask), curve), full_index(X, c)
+            nan, earlier = z != z, k < target
+            winner, holds = select(nan, k, winner), holds | nan
+            above = ((z_target == z_target) & (nan | (z > z_target) | ((z == z_target) & earlier))) | (nan & earlier)
+            before = before + as_index(above)
+        return winner, before, holds
 
     @inline
     def results(row: Any, step: Any, mask: Any, number: Any, classes: Any, to: Any, state: Any, scores: Any, curve: Any) -> Any:
@@ -169,7 +175,8 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
         energy, square, before, winner = scores
         target, z_target = aimed
         if any_set(mask & (d != d)):
-            winner = first_nan(row[0], step, mask, classes, winner, curve)
+            first_nan, amid, holds = amid_nan(row[0], step, mask, classes, aimed, winner, curve)
+            winner, before = first_nan, select(holds, amid, before)
         lanes = iota(X) * 8
         scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
         store_part(R, confidence + size * number, 0, mask, narrow(X, full_wide(X, 1.0) / d))

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import numerics, simd
 from .jit import inline
-from .simd import Format, fma, maximum, select, wide
+from .simd import Format, absolute, fma, maximum, select, wide
 
 SLACK = 2.0
 """How far, in nats, a row's maximum may pass the reference of its exponentials before the reference is raised."""
@@ -60,14 +60,14 @@ def device_functions(options: Options) -> SimpleNamespace:
 
 
 def _transform(options: Options, tanh: Any) -> Any:
-    """z = softcap(scale·x), -inf staying -inf."""
+    """z = softcap(scale·x), infinities staying what they are: -inf is a masked class, +inf a fault to be seen."""
     if options.transform == "softcap":
 
         @inline
         def softcap(x: Any, curve: Any) -> Any:
             scale, cap = curve
             v = x * scale
-            return select(v == -math.inf, v, tanh(v / cap) * cap)
+            return select(absolute(v) == math.inf, v, tanh(v / cap) * cap)
 
         return softcap
     return inline(lambda x, curve: x * curve[0]) if options.transform else inline(lambda x, curve: x)
@@ -123,7 +123,7 @@ def _value(options: Options, exp: Any) -> Any:
                 g = g - (w * uniform if weighted else uniform)
             if capped:
                 ratio = z / cap
-                g = g * select(z == -math.inf, 0.0, 1.0 - ratio * ratio)
+                g = g * select(absolute(z) == math.inf, 0.0, 1.0 - ratio * ratio)
         return g
 
     return value
@@ -140,6 +140,7 @@ def _loss(options: Options, device: SimpleNamespace) -> Any:
         smoothing, z_loss, weights, _ = terms
         value = nll(mass, moment, top, logd)
         if smoothed:
+            value = select(smoothing == 1.0, 0.0, value)  # else 0 times an infinite loss
             value = smooth(value, smoothing, classes, weights, logd, shift + (ref - top) * weights)
         if divergence:
             value = value + negentropy

@@ -217,12 +217,31 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
         return count(mask & (transform(load_part(X, p, start, mask), curve) == z_target))
 
     @inline
+    def rank_in_nan(p: Any, target: Any, z_target: Any, classes: Any, curve: Any) -> Any:
+        """The rank in a row that holds NaN, which is above everything: rank 0 is the prediction there, too."""
+        k = before = 0
+        while k < classes:
+            mask = first(X, classes - k)
+            z = transform(load_part(X, p, k, mask), curve)
+            nan, earlier = z != z, ramp(X) < full(X, target - k)
+            if z_target != z_target:
+                above = nan & earlier
+            else:
+                above = nan | (z > z_target) | ((z == z_target) & earlier)
+            before += count(mask & above)
+            k += lanes
+        return before
+
+    @inline
     def results(row: Any, number: Any, classes: Any, at: Any, state: Any, scores: Any, curve: Any) -> Any:
         prediction, confidence, entropy, rank, brier = at
         top, ref, total, d, target, z_target = state
         energy, square, before, top_at = scores
-        winner = find(row[0], top_at, classes, top, curve) if d == d else find(row[0], 0, classes, narrow(R, d), curve)
-        if winner < 0:  # NaN that came of infinities
+        winner = -1
+        if d != d:
+            winner = find(row[0], 0, classes, narrow(R, d), curve)
+        nan = winner >= 0
+        if not nan:
             winner = find(row[0], top_at, classes, top, curve)
         poke_index(prediction + 8 * number, winner)
         poke(R, confidence + size * number, 1.0 / d)
@@ -232,7 +251,11 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
             poke(R, brier + size * number, 0.0)
         elif rank != 0:
             p_target = wide(exp(z_target - top)) / d
-            poke_index(rank + 8 * number, before + ties(row[0], target, z_target, curve))
+            if nan:
+                before = rank_in_nan(row[0], target, z_target, classes, curve)
+            else:
+                before += ties(row[0], target, z_target, curve)
+            poke_index(rank + 8 * number, before)
             poke(R, brier + size * number, brier_of(p_target, square / (total * total)))
 
     return results

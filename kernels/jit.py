@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import uuid
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,18 +50,27 @@ class KernelCache(FunctionCache):
             self.disable()
 
 
+def _renamed(function: Any) -> Any:
+    """Give a function a name that no other process uses: code loaded from the cache brings its symbols with it, and two
+    helpers of one name would be taken for each other."""
+    function.__qualname__ = f"{function.__qualname__}.{uuid.uuid4().hex}"
+    return function
+
+
 def inline(function: Any) -> Any:
     """Compile a helper that is inlined into the kernels that call it."""
-    return njit(nogil=True, error_model="numpy", boundscheck=False, forceinline=True)(function)
+    return njit(nogil=True, error_model="numpy", boundscheck=False, forceinline=True)(_renamed(function))
 
 
 def kernel(key: Any) -> Any:
     """Compile a kernel specialised by `key`: serial, without the GIL, cached on disk where a cache can be written."""
 
     def compile_(function: Any) -> Any:
-        compiled = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+        stored = None
         with contextlib.suppress(RuntimeError):  # no directory can be written, neither beside the source nor the user's
-            compiled._cache = KernelCache(function, key)
+            stored = KernelCache(function, key)
+        compiled = njit(nogil=True, error_model="numpy", boundscheck=False)(_renamed(function))
+        compiled._cache = stored or compiled._cache
         return compiled
 
     return compile_

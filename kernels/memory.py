@@ -243,6 +243,17 @@ def poke_index(_typingctx: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
+def poke_real(_typingctx: Any, address: Any, value: Any) -> Any:
+    """Write a float64 at an address."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], F64.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float64), codegen
+
+
+@intrinsic
 def gather_index(_typingctx: Any, fmt: Any, addresses: Any, mask: Any) -> Any:
     """The int64s at a vector of addresses, where `mask` is set; 0 elsewhere."""
     kind = fmt.vector.of("i8")

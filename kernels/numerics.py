@@ -177,11 +177,10 @@ def binary_formulas(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -> S
         return select(weight == zero, zero, weight * value)
 
     @jit
-    def loss_and_gradient(x: Any, y: Any, q: Any) -> Any:
-        """(1-y)·softplus(x) + q·y·softplus(-x) and (1-y)·σ(x) - q·y·σ(-x): SPEC's formula without cancellation."""
+    def loss_and_gradient(x: Any, positive: Any, negative: Any) -> Any:
+        """For weights q·y and 1-y: (1-y)·softplus(x) + q·y·softplus(-x), (1-y)·σ(x) - q·y·σ(-x); nothing cancels."""
         e = exp(-absolute(x))
         tail = e * log1p_ratio(e)
-        negative, positive = one - y, q * y
         loss = product(negative, tail + maximum(zero, x)) + product(positive, tail + maximum(zero, -x))
         share = one / (one + e)
         other = e * share
@@ -197,3 +196,41 @@ def binary_formulas(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -> S
         return select(x >= zero, share, e * share)
 
     return SimpleNamespace(loss_and_gradient=loss_and_gradient, sigmoid=sigmoid)
+
+
+def probability_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleNamespace:
+    """Losses of a probability against a target, and their derivatives, in float64."""
+    maximum, minimum, select = ops.maximum, ops.minimum, ops.select
+    floor, least = -100.0, 1e-12  # PyTorch's bounds of log p and of p(1 - p) in binary_cross_entropy
+
+    @jit
+    def clip(p: Any, eps: Any) -> Any:
+        return minimum(1.0 - eps, maximum(eps, p))
+
+    @jit
+    def clipped(p: Any, eps: Any) -> Any:
+        """Where `clip` changes p, so that nothing depends on it."""
+        return (p < eps) | (p > 1.0 - eps)
+
+    @jit
+    def log_p(p: Any, log_eps: Any) -> Any:
+        return maximum(floor, log(p + log_eps))
+
+    @jit
+    def slope(p: Any, log_eps: Any) -> Any:
+        """The derivative of log(p + log_eps), bounded."""
+        return 1.0 / maximum(least, p + log_eps)
+
+    @jit
+    def loss_and_gradient(p: Any, y: Any, no: Any, eps: Any, log_eps: Any) -> Any:
+        """-[y·log p + no·log(1 - p)], where no = 1 - y, and its derivative, 0 outside the clip range."""
+        c = clip(p, eps)
+        rest = 1.0 - c
+        loss = -(y * log_p(c, log_eps) + no * log_p(rest, log_eps))
+        if log_eps == 0.0:
+            gradient = (c - y) / maximum(least, c * rest)
+        else:
+            gradient = no * slope(rest, log_eps) - y * slope(c, log_eps)
+        return loss, select(clipped(p, eps), 0.0, gradient)
+
+    return SimpleNamespace(clip=clip, clipped=clipped, log_p=log_p, slope=slope, loss_and_gradient=loss_and_gradient)

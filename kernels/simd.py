@@ -412,6 +412,17 @@ hmax = _reduction(lambda builder, a, b: builder.select(builder.fcmp_ordered(">",
 
 
 @intrinsic
+def least(_typingctx: Any, mask: Any, index: Any) -> Any:
+    """The least int64 of the lanes where `mask` is set."""
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        chosen = builder.select(args[0], args[1], constant(index, (1 << 63) - 1))
+        return llvm(builder, f"llvm.vector.reduce.smin.{mangle(chosen.type)}", I64, chosen)
+
+    return types.int64(mask, index), codegen
+
+
+@intrinsic
 def count(_typingctx: Any, mask: Any) -> Any:
     """How many lanes of a mask are set."""
 

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 from fusedloss.kernels import SEGMENT
 
-KERNELS = ["reference"]
+KERNELS = ["reference", "cpu"]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)]

@@ -356,6 +356,7 @@ def test_the_first_value_that_is_no_probability_is_the_offence(kernels):
     assert offence(kernels, "log_loss", p, target) == (1 * 4 + 2) * 5 + 4
     assert offence(kernels, "log_loss", p, target, hi=9) == (1 * 4 + 3) * 5 + 1
     assert offence(kernels, "log_loss", p, target, lo=10) == (2 * 4 + 1) * 5
+    assert offence(kernels, "log_loss", p, target, normalize=True) == (1 * 4 + 3) * 5 + 1
     p[1, 3, 1] = 9.0
     assert offence(kernels, "log_loss", p, target, normalize=True) == (2 * 4 + 1) * 5
     weight = np.ones(15, np.float32)

@@ -19,6 +19,7 @@ from torch.nn import functional
 import fusedloss as fl
 
 ULPS = 4
+TINY = 4 * float(np.finfo(np.float32).tiny)  # a subnormal may become 0, and a weight may multiply it
 CLASSES = (1, 2, 3, 10, 17, 128, 1000, 32000)
 KINDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "normal": lambda z: z,
@@ -32,7 +33,7 @@ KINDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "leading block masked": lambda z: np.where(np.arange(z.shape[1]) < z.shape[1] // 2, -np.inf, 3 * z),
     "inner blocks masked": lambda z: np.where(np.arange(z.shape[1]) // 5 % 2 == 1, -np.inf, 3 * z),
 }
-Loss = Callable[..., torch.Tensor]
+Loss = Callable[..., Any]
 
 
 def logits_of(kind: str, classes: int, rng: np.random.Generator) -> np.ndarray:
@@ -73,6 +74,11 @@ def binary_cross_entropy(x: torch.Tensor, y: torch.Tensor, q: torch.Tensor) -> t
     return functional.binary_cross_entropy_with_logits(x, y.to(x), pos_weight=q.to(x), reduction="none")
 
 
+def log_sigmoids(x: torch.Tensor, y: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """The same, by a gradient that does not cancel."""
+    return -q.to(x) * y.to(x) * functional.logsigmoid(x) - (1 - y.to(x)) * functional.logsigmoid(-x)
+
+
 def squared_error(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Torch's."""
     return functional.mse_loss(x, y.to(x), reduction="none")
@@ -86,26 +92,63 @@ def differentiated(x: np.ndarray, loss: Loss, *args: Any, dtype: torch.dtype) ->
     return value.detach().double().numpy(), leaf.grad.double().numpy()
 
 
-def assert_no_worse(ours: np.ndarray, theirs: np.ndarray, truth: np.ndarray) -> None:
-    """Error within that of `theirs`, ULPS ulp of the truth, and half an ulp of `ours` where that has 16 bits."""
-    finite = np.isfinite(truth)
-    rounding = np.spacing(np.abs(truth).astype(ours.dtype)).astype(np.float64) / 2 if ours.dtype.itemsize == 2 else 0.0
-    ours = np.asarray(ours, np.float64)
-    np.testing.assert_array_equal(ours[~finite], truth[~finite])
-    ulp = np.spacing(np.abs(truth).astype(np.float32)).astype(np.float64)
-    excess = (np.abs(ours - truth) - np.abs(theirs - truth) - rounding) / ulp
-    assert excess[finite].max(initial=0) <= ULPS
+def coefficients(y: np.ndarray, classes: int, weight: np.ndarray | None = None, smoothing: float = 0.0) -> np.ndarray:
+    """What multiplies -log p in a row's loss, and is subtracted from p in its gradient."""
+    soft = y if y.ndim == 2 else np.eye(classes, dtype=np.float32)[y]
+    return (1 if weight is None else weight) * ((1 - smoothing) * soft + smoothing / classes)
 
 
-def compare(ours: Callable[..., Any], x: np.ndarray, y: np.ndarray, theirs: Loss, *args: Any, **options: Any) -> None:
+def spacing(x: np.ndarray, dtype: Any) -> np.ndarray:
+    """An ulp of every element of `x`, in `dtype`."""
+    return np.spacing(np.abs(x).astype(dtype)).astype(np.float64)
+
+
+def assert_no_worse(ours: np.ndarray, theirs: np.ndarray, truth: np.ndarray, unit: Any = 0.0) -> None:
+    """Error within that of `theirs`, and ULPS ulp of the truth or of `unit`, element by element.
+
+    `unit` is what the truth is a difference of, where that is more. A result of 16 bits may be half an ulp further off.
+    """
+    finite, unit = np.isfinite(truth), np.broadcast_to(unit, truth.shape)
+    np.testing.assert_array_equal(ours[~finite].astype(np.float64), truth[~finite])
+    ours, theirs, truth, unit = ours[finite], theirs[finite], truth[finite], unit[finite]
+    due = TINY + (spacing(truth, ours.dtype) / 2 if ours.dtype.itemsize == 2 else 0)
+    excess = np.abs(ours.astype(np.float64) - truth) - np.abs(theirs - truth) - due
+    assert (excess / spacing(np.maximum(np.abs(truth), unit), np.float32)).max(initial=0) <= ULPS
+
+
+def compare(
+    ours: Loss,
+    theirs: Loss,
+    x: np.ndarray,
+    y: np.ndarray,
+    *args: Any,
+    units: tuple[Any, Any],
+    exact: Loss | None = None,
+    **options: Any,
+) -> None:
     """Both libraries on the same numbers; torch never meets 16 bits, in which it would round intermediate results."""
     value, grad = fl.value_and_grad(ours)(x, y, reduction="none", **options)
     assert (value.dtype, grad.dtype) == (np.float32, x.dtype)
     x = x.astype(np.float32)
-    true_value, true_grad = differentiated(x, theirs, y, *args, dtype=torch.float64)
+    true_value, true_grad = differentiated(x, exact or theirs, y, *args, dtype=torch.float64)
     value_32, grad_32 = differentiated(x, theirs, y, *args, dtype=torch.float32)
-    assert_no_worse(value, value_32, true_value)
-    assert_no_worse(grad, grad_32, true_grad)
+    assert_no_worse(value, value_32, true_value, units[0])
+    assert_no_worse(grad, grad_32, true_grad, units[1])
+
+
+def gradient_unit(x: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Of p Σc - c: c, and p |log p| Σc, for exp(z) has the relative error of z, which is half an ulp of |z|."""
+    p = scipy.special.softmax(x.astype(np.float64), axis=-1)
+    return np.maximum(c, scipy.special.entr(p) * c.sum(-1, keepdims=True))
+
+
+def compare_cross_entropy(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None, smoothing: float = 0.0, *, device: str
+) -> None:
+    """A loss is Σ c (log d - (x - m)) with d ≥ 1, a gradient p Σc - c."""
+    c = coefficients(y, x.shape[1], weight, smoothing)
+    options = {"class_weight": weight, "label_smoothing": smoothing, "device": device}
+    compare(fl.cross_entropy, cross_entropy, x, y, weight, smoothing, units=(c.sum(-1), gradient_unit(x, c)), **options)
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -115,25 +158,26 @@ class TestNoWorseThanTorch:
     @pytest.mark.parametrize("weighted", [False, True])
     def test_hard(self, backend, rng, kind, classes, weighted, smoothing):
         x = logits_of(kind, classes, rng)
-        y, weight = hard_target(x, rng), rng.random(classes).astype(np.float32) if weighted else None
-        options = {"class_weight": weight, "label_smoothing": smoothing}
-        compare(fl.cross_entropy, x, y, cross_entropy, weight, smoothing, **options, device=backend)
+        weight = rng.random(classes).astype(np.float32) if weighted else None
+        compare_cross_entropy(x, hard_target(x, rng), weight, smoothing, device=backend)
 
     @pytest.mark.parametrize("weighted", [False, True])
     def test_soft(self, backend, rng, kind, classes, weighted):
         x = logits_of(kind, classes, rng)
-        y, weight = soft_target(x, rng), rng.random(classes).astype(np.float32) if weighted else None
-        compare(fl.cross_entropy, x, y, cross_entropy, weight, class_weight=weight, device=backend)
-
-    def test_kl_divergence(self, backend, rng, kind, classes):
-        x = logits_of(kind, classes, rng)
-        compare(fl.kl_divergence, x, soft_target(x, rng), kl_divergence, device=backend)
+        weight = rng.random(classes).astype(np.float32) if weighted else None
+        compare_cross_entropy(x, soft_target(x, rng), weight, device=backend)
 
     @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
     def test_16_bits(self, backend, rng, kind, classes, dtype):
         x = logits_of(kind, classes, rng)
-        x = x.clip(-np.inf, 6e4).astype(dtype)
-        compare(fl.cross_entropy, x, hard_target(x.astype(np.float32), rng), cross_entropy, None, device=backend)
+        x = np.where(np.isfinite(x), x.clip(-6e4, 6e4), x).astype(dtype)
+        compare_cross_entropy(x, hard_target(x.astype(np.float32), rng), device=backend)
+
+    def test_kl_divergence(self, backend, rng, kind, classes):
+        x = logits_of(kind, classes, rng)
+        y = soft_target(x, rng)
+        units = scipy.special.entr(y).sum(-1) + y.sum(-1), gradient_unit(x, y)
+        compare(fl.kl_divergence, kl_divergence, x, y, units=units, device=backend)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 17, 5000])
@@ -144,11 +188,14 @@ class TestNoWorseThanTorchByElement:
         x = logits_of(kind, classes, rng).clip(-6e4, 6e4).astype(dtype)
         y, q = rng.random(x.shape).astype(np.float32), (3 * rng.random(classes)).astype(np.float32)
         for target in (y, y.round()):
-            compare(fl.binary_cross_entropy, x, target, binary_cross_entropy, q, pos_weight=q, device=backend)
+            z = x.astype(np.float64)
+            terms = (1 - target) * scipy.special.expit(z), q * target * scipy.special.expit(-z)
+            options = {"units": (0.0, np.maximum(*terms)), "exact": log_sigmoids, "pos_weight": q, "device": backend}
+            compare(fl.binary_cross_entropy, binary_cross_entropy, x, target, q, **options)
 
     def test_mse(self, backend, rng, kind, classes):
         x = logits_of(kind, classes, rng)
-        compare(fl.mse, x, logits_of(kind, classes, rng), squared_error, device=backend)
+        compare(fl.mse, squared_error, x, logits_of(kind, classes, rng), units=(0.0, 0.0), device=backend)
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -158,7 +205,10 @@ class TestNoWorseThanScipy:
     def test_activations(self, backend, rng, kind, classes, name):
         x, theirs = logits_of(kind, classes, rng), getattr(scipy.special, name)
         ours = getattr(fl, name)(x, axis=-1, device=backend)
-        assert_no_worse(ours, theirs(x, axis=-1).astype(np.float64), theirs(x.astype(np.float64), axis=-1))
+        truth, largest = theirs(x.astype(np.float64), axis=-1), np.abs(x.max(-1))
+        # (x - m) - log d, and m + log d
+        unit = scipy.special.entr(truth) if name == "softmax" else 1.0 if name == "log_softmax" else largest.clip(1)
+        assert_no_worse(ours, theirs(x, axis=-1).astype(np.float64), truth, unit)
 
     def test_sigmoid(self, backend, rng, kind, classes):
         x = logits_of(kind, classes, rng)

@@ -47,7 +47,7 @@ def adopt(value: Any, name: str) -> Array:
         return _from_torch(value, name)
     try:
         if hasattr(value, "__dlpack__") and not any(hasattr(value, each) for each in _PROTOCOLS[:2]):
-            return cast(Array, np.from_dlpack(value))
+            return cast("Array", np.from_dlpack(value))
         return np.asarray(value)
     except (ValueError, OverflowError) as error:
         raise ShapeError(f"{name} cannot be read as an array: {error}") from error
@@ -94,8 +94,8 @@ def _from_torch(tensor: Any, name: str) -> Array:
     try:
         tensor = tensor.detach()
         if tensor.dtype != torch.bfloat16:
-            return cast(Array, tensor.numpy())
-        return cast(Array, tensor.view(torch.int16).numpy()).view(bfloat16(name))
+            return cast("Array", tensor.numpy())
+        return cast("Array", tensor.view(torch.int16).numpy()).view(bfloat16(name))
     except (TypeError, RuntimeError) as error:
         raise DTypeError(f"{name} cannot be read as an array: {error}") from error
 
@@ -112,5 +112,5 @@ def bfloat16(name: str) -> np.dtype[Any]:
     try:
         import ml_dtypes
     except ModuleNotFoundError as error:
-        raise DTypeError(f"{name} is bfloat16, which NumPy knows only with ml_dtypes, which is not installed") from error
+        raise DTypeError(f"{name} is bfloat16, which needs the package ml_dtypes, not installed here") from error
     return cast("np.dtype[Any]", np.dtype(ml_dtypes.bfloat16))

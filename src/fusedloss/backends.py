@@ -10,6 +10,7 @@ from .errors import DeviceError
 
 _MODULES = {"cpu": "fusedloss.kernels.cpu", "numpy": "fusedloss.kernels.reference"}
 _ABSENT = {"cuda": "this version has no CUDA kernels"}
+_EXPECTED = f"one of {', '.join(map(repr, ('auto', *_MODULES, *_ABSENT)))}"
 
 
 class Device(NamedTuple):
@@ -34,18 +35,25 @@ def devices() -> dict[str, Device]:
 def resolve(device: str) -> ModuleType:
     """Find the backend of a device name.
 
-    ``"auto"`` means ``$FUSEDLOSS_DEVICE`` where that is set. Otherwise host arrays go to ``"cpu"``, or to ``"numpy"``
-    where the former cannot serve.
+    ``"auto"`` means ``$FUSEDLOSS_DEVICE``, as it was at the first use, where that is set. Otherwise host arrays go to
+    ``"cpu"``, or to ``"numpy"`` where the former cannot serve.
     """
-    name = device
+    if not isinstance(device, str):
+        raise DeviceError(f"device is {device!r}, expected {_EXPECTED}")
+    return _resolve(device)
+
+
+@lru_cache(maxsize=64)
+def _resolve(device: str) -> ModuleType:
+    name, origin = device, "device"
     if device == "auto":
-        name = os.environ.get("FUSEDLOSS_DEVICE") or "auto"
+        name, origin = os.environ.get("FUSEDLOSS_DEVICE") or "auto", "FUSEDLOSS_DEVICE"
     if name == "auto":
-        backend = _load("cpu")
-        name = "cpu" if isinstance(backend, ModuleType) else "numpy"
-    backend = _load(name) if isinstance(name, str) else "expected a string"
+        name = "cpu" if isinstance(_load("cpu"), ModuleType) else "numpy"
+    if name not in _MODULES and name.partition(":")[0] not in _ABSENT:
+        raise DeviceError(f"{origin} is {name!r}, expected {_EXPECTED}")
+    backend = _load(name)
     if isinstance(backend, str):
-        origin = "FUSEDLOSS_DEVICE" if device == "auto" else "device"
         raise DeviceError(f"{origin} is {name!r}, which cannot serve: {backend}")
     return backend
 
@@ -53,10 +61,9 @@ def resolve(device: str) -> ModuleType:
 @lru_cache(maxsize=64)
 def _load(name: str) -> ModuleType | str:
     """Import the backend of a device, or say why there is none."""
-    if name.partition(":")[0] in _ABSENT:
-        return _ABSENT[name.partition(":")[0]]
-    if name not in _MODULES:
-        return f"expected one of 'auto', {', '.join(map(repr, (*_MODULES, *_ABSENT)))}"
+    kind = name.partition(":")[0]
+    if kind in _ABSENT:
+        return _ABSENT[kind]
     try:
         return importlib.import_module(_MODULES[name])
     except ModuleNotFoundError as error:

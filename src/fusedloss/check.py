@@ -70,7 +70,7 @@ def class_loss(
         fixed["sample_weight"] = None
     else:
         shape = x.shape[:axis] + x.shape[axis + 1 :]
-        rows["sample_weight"] = np.ravel(_leading(sample_weight, "sample_weight", shape, dtype))
+        rows["sample_weight"] = _leading(sample_weight, "sample_weight", shape, dtype).ravel()
     reduced = reduced_by(reduction, denominator)
     return Problem(kernel, "rows", axis, reads, rows, fixed, dtype, device, name, logits, y, *reduced)
 
@@ -118,7 +118,7 @@ def scores(logits: Any, target: Any, axis: int, sample_weight: Any, device: str,
             raise DTypeError(f"target has dtype {y.dtype}, expected integers of shape {shape}: scores need classes")
         rows["target"] = class_indices(y)
     if sample_weight is not None:
-        rows["sample_weight"] = np.ravel(_leading(sample_weight, "sample_weight", shape, dtype))
+        rows["sample_weight"] = _leading(sample_weight, "sample_weight", shape, dtype).ravel()
     return Problem("score", "rows", axis, {"x": x}, rows, fixed, dtype, device, "logits", logits, y)
 
 
@@ -149,7 +149,7 @@ def output(problem: Problem, out: Any, shape: Shape, dtype: np.dtype[Any]) -> Ar
     if any(stride == 0 and length > 1 for stride, length in zip(array.strides, shape, strict=True)):
         raise OptionError("out is broadcast, expected an array whose elements are distinct")
     for name, given in (problem.reads | problem.rows).items():
-        if np.may_share_memory(array, given) and not (name == "x" and _identical(array, given)):
+        if _overlap(array, given) and not (name == "x" and _identical(array, given)):
             which = f"overlaps {problem.name} in part" if name == "x" else f"overlaps {name}"
             raise OptionError(f"out {which}, expected memory of its own, or out={problem.name}")
     return array
@@ -178,7 +178,7 @@ def class_indices(target: Array) -> Array:
     """Flatten hard targets as int64. What int64 cannot hold becomes its maximum, which is never a class."""
     if target.dtype.kind == "u" and target.dtype.itemsize == 8:
         target = np.minimum(target, _INT64_MAX)
-    return np.ravel(target.astype(np.int64, copy=False))
+    return target.astype(np.int64, copy=False).ravel()
 
 
 def _logits(value: Any, name: str) -> tuple[Array, np.dtype[Any]]:
@@ -212,24 +212,26 @@ def _adopt_target(target: Any, shape: Shape, axis: int, name: str, soft_only: bo
     """Adopt a hard target, integers without the class axis, or a soft one, floating of the logits' shape."""
     y = adopt(target, "target")
     rows = shape[:axis] + shape[axis + 1 :]
-    without = f"{_of(name)} shape {shape} without axis {axis}"
     if not y.size and y.dtype.kind == "f" and y.shape == rows and not is_array(target):
         y = y.astype(np.int64)  # an empty list has no dtype of its own
-    if soft_only:
-        if not is_floating(y.dtype):
-            raise DTypeError(f"target has dtype {y.dtype}, expected probabilities: {_FLOATS}")
-    elif y.dtype.kind in "iu":
-        if y.shape != rows:
-            hint = "; a soft target must be floating" if y.shape == shape else ""
-            raise ShapeError(f"target has shape {y.shape}, expected {rows}, {without}{hint}")
+    hard = y.dtype.kind in "iu" and not soft_only
+    if y.shape == (rows if hard else shape) and (hard or is_floating(y.dtype)):
         return y
-    elif not is_floating(y.dtype):
-        raise DTypeError(f"target has dtype {y.dtype}, expected integer classes, or probabilities: {_FLOATS}")
-    if y.shape == shape:
-        return y
+    raise _target_error(y, shape, rows, f"{_of(name)} shape {shape}", axis, soft_only)
+
+
+def _target_error(y: Array, shape: Shape, rows: Shape, origin: str, axis: int, soft_only: bool) -> FusedLossError:
+    """Say what is wrong with a target: its dtype, or its shape for that dtype."""
+    if soft_only and not is_floating(y.dtype):
+        return DTypeError(f"target has dtype {y.dtype}, expected probabilities: {_FLOATS}")
+    if y.dtype.kind in "iu":
+        hint = "; a soft target must be floating" if y.shape == shape else ""
+        return ShapeError(f"target has shape {y.shape}, expected {rows}, {origin} without axis {axis}{hint}")
+    if not is_floating(y.dtype):
+        return DTypeError(f"target has dtype {y.dtype}, expected integer classes, or probabilities: {_FLOATS}")
     if y.shape == rows and not soft_only:
-        raise DTypeError(f"target has dtype {y.dtype} and shape {rows}, {without}, expected integer classes")
-    raise ShapeError(f"target has shape {y.shape}, expected {shape}, {_of(name)} shape")
+        return DTypeError(f"target has dtype {y.dtype}, expected integers for classes of shape {rows}")
+    return ShapeError(f"target has shape {y.shape}, expected {shape}, {origin}")
 
 
 def _element_target(target: Any, shape: Shape, name: str) -> Array:
@@ -279,6 +281,13 @@ def _weight(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
         if not (low >= 0 and high < np.inf):
             raise OptionError(f"{name} holds {high if low >= 0 else low}, expected finite weights of at least 0")
     return weight
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+    except RuntimeError:  # too hard to tell
+        return True
 
 
 def _identical(a: Array, b: Array) -> bool:

@@ -127,7 +127,7 @@ def score_binary(logits: Any, target: Any = None, *, threshold: float = 0.5, dev
     target : array_like, shape (...), optional
         bool, integers or floating, of the logits' shape.
     threshold : float
-        The prediction is positive where the probability is at least this; in [0, 1].
+        The prediction is positive where the probability is above this; in [0, 1].
     device : str
         As in `cross_entropy`.
 
@@ -163,7 +163,7 @@ def evaluate_binary(
     sample_weight
         As in `binary_cross_entropy`. Elements of weight 0 count nowhere.
     threshold : float
-        A prediction is positive where its probability is at least this; in [0, 1].
+        A prediction is positive where its probability is above this; in [0, 1].
     bins : int
         Bins of equal width of the probability, at least 1, for the calibration.
     device : str
@@ -202,8 +202,9 @@ def _required(target: Any) -> Any:
 
 def _row_results(problem: Problem, rows: int) -> dict[str, Array]:
     """Allocate what ``score`` fills."""
-    floating = {name: np.empty(rows, problem.dtype) for name in ("log_normalizer", "confidence", "entropy", "nll", "brier")}
-    return floating | {name: np.empty(rows, np.int64) for name in ("prediction", "rank")}
+    floating, integer = ("log_normalizer", "confidence", "entropy", "nll", "brier"), ("prediction", "rank")
+    results = {name: np.empty(rows, problem.dtype) for name in floating}
+    return results | {name: np.empty(rows, np.int64) for name in integer}
 
 
 def _element_results(problem: Problem, elements: int) -> dict[str, Array]:
@@ -243,9 +244,7 @@ def _score_then_tally(backend: ModuleType, ks: Array, bins: int) -> Bind:
         *, x: Array, target: Array, sums: Array, block: int, ignore_index: int, logit_scale: float,
         softcap: float | None, sample_weight: Array | None = None, **results: Array,
     ) -> Run:  # fmt: skip
-        score = backend.score(
-            x, target, ignore_index=ignore_index, logit_scale=logit_scale, softcap=softcap, **results
-        )
+        score = backend.score(x, target, ignore_index=ignore_index, logit_scale=logit_scale, softcap=softcap, **results)
         del results["log_normalizer"]
         tally = backend.tally(
             target, sample_weight, ignore_index=ignore_index, top_k=ks, bins=bins, block=block, sums=sums, **results

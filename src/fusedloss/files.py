@@ -5,8 +5,6 @@ memory-mapped anew for every block, so that the pages of the last block are give
 decompressed as a stream.
 """
 
-from __future__ import annotations
-
 import lzma
 import math
 import mmap
@@ -17,24 +15,20 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from .errors import FusedLossError
+from .arrays import Array
+from .errors import FileError
 
-Array: TypeAlias = npt.NDArray[Any]
-Index: TypeAlias = tuple[slice, ...]
+Index = tuple[slice, ...]
 
 _PIECE = 1 << 20
 _LOCAL_HEADER = 30  # bytes of a zip member's own header before its name and extra field (PKWARE APPNOTE, 4.3.7)
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
-
-
-class FileError(FusedLossError, ValueError):
-    """A file cannot be read or written, or does not hold what it should."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ class ArrayFile:
                 if self.member is None:
                     yield from self._mapped(file, self.offset, indices)
                 else:
-                    yield from self._decompressed(file, self.member, list(indices))
+                    yield from self._decompressed(file, self.member, iter(indices))
         except OSError as error:
             raise FileError(f"{self.name}: cannot be read: {error.strerror or error}") from error
         except _DAMAGED as error:
@@ -91,18 +85,19 @@ class ArrayFile:
             yield np.require(whole[index], requirements="A")
             del whole, pages
 
-    def _decompressed(self, file: IO[bytes], member: str, indices: list[Index]) -> Iterator[Array]:
+    def _decompressed(self, file: IO[bytes], member: str, indices: Iterator[Index]) -> Iterator[Array]:
         with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
-            if not self.fortran and all(_contiguous(index, self.shape) for index in indices[:1]):
+            first = list(islice(indices, 1))  # the blocks follow one another in the file if the first one is one run
+            if not self.fortran and all(_contiguous(index, self.shape) for index in first):
                 stream.read(self.offset)
-                for index in indices:
+                for index in chain(first, indices):
                     yield _read_block(stream, [s.stop - s.start for s in index], self.dtype)
                 stream.read(1)  # the checksum is compared at the end of the member
             else:
                 with tempfile.TemporaryFile() as spill:
                     shutil.copyfileobj(stream, spill, _PIECE)
                     spill.flush()
-                    yield from self._mapped(spill, self.offset, indices)
+                    yield from self._mapped(spill, self.offset, chain(first, indices))
 
 
 def open_array(spec: str, keys: Sequence[str]) -> ArrayFile:
@@ -146,8 +141,8 @@ def _open_member(spec: str, path: Path, file: IO[bytes], keys: Sequence[str], *,
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         key = names[0] if len(names) == 1 and not named else next((key for key in keys if key in names), None)
         if key is None:
-            held = f"holds {', '.join(map(repr, names)) or 'no array'}"
-            raise FileError(f"{spec}: {held}, expected {' or '.join(map(repr, keys))}; name an array with ARCHIVE::NAME")
+            held, wanted = ", ".join(map(repr, names)) or "no array", " or ".join(map(repr, keys))
+            raise FileError(f"{spec}: holds {held}, expected {wanted}; name an array with ARCHIVE::NAME")
         info = archive.infolist()[names.index(key)]
         with archive.open(info) as stream:
             shape, dtype, fortran = _read_header(spec, stream)

@@ -81,7 +81,7 @@ def slabs(shape: Shape, positions: int) -> Slabs:
 
 @lru_cache(maxsize=1024)
 def layout(
-    form: Form, axis: int, shape: Shape, itemsize: int, strides: tuple[Shape, ...], native: bool
+    form: Form, axis: int, shape: Shape, itemsize: int, strides: tuple[Shape, ...], native: tuple[bool, ...]
 ) -> Layout:
     """Decide the normal form of arrays of one shape, with the strides of each.
 
@@ -91,12 +91,11 @@ def layout(
         The form, and the class axis of rows.
     shape, itemsize
         The logits' shape and the bytes of an element.
-    strides
-        Of every array of that shape that the kernel takes.
-    native : bool
-        Whether all of them are in native byte order. Kernels read no other.
+    strides, native
+        The strides of every array of that shape that the kernel takes, and whether it is in native byte order. Kernels
+        read no other.
     """
-    normal = _normal(form, axis, shape, strides) if native else None
+    normal = _normal(form, axis, shape, strides) if all(native) else None
     if normal is None:
         cuts = row_slabs(form, axis, shape, itemsize)
         return Layout(None, cuts.count, 1)
@@ -119,14 +118,15 @@ def count_units(form: Form, normal: Shape) -> int:
         return normal[0] * normal[2]
     if form == "labels":
         return normal[0]
-    return normal[0] * -(-normal[1] // SEGMENT)
+    segments: int = -(-normal[1] // SEGMENT)
+    return normal[0] * segments
 
 
-def row_slabs(form: Form, axis: int, shape: Shape, itemsize: int, limit: int = _BLOCK_BYTES) -> Slabs:
-    """Cut an array of logits into slabs of whole rows of about ``limit`` bytes. Index them with ``across``."""
+def row_slabs(form: Form, axis: int, shape: Shape, itemsize: int) -> Slabs:
+    """Cut an array of logits into slabs of whole rows of about a block's bytes. Index them with ``across``."""
     rows = positions(form, axis, shape)
     width = prod(shape) // prod(rows) if prod(rows) else 1
-    return slabs(rows, max(limit // (width * itemsize), 1))
+    return slabs(rows, max(_BLOCK_BYTES // (width * itemsize), 1))
 
 
 def positions(form: Form, axis: int, shape: Shape) -> Shape:
@@ -159,12 +159,10 @@ def _normal(form: Form, axis: int, shape: Shape, strides: tuple[Shape, ...]) -> 
 
 
 def _breaks(shape: Shape, strides: tuple[Shape, ...], axes: range) -> list[int]:
-    """List the axes that some array cannot merge into one stride with the axis before. Axes of length 1 do not count."""
+    """List the axes that some array cannot merge into one stride with the axis before. Those of length 1 merge."""
     wide = [axis for axis in axes if shape[axis] != 1]
     return [
-        axis
-        for previous, axis in pairwise(wide)
-        if any(each[previous] != each[axis] * shape[axis] for each in strides)
+        axis for previous, axis in pairwise(wide) if any(each[previous] != each[axis] * shape[axis] for each in strides)
     ]
 
 

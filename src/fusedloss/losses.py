@@ -66,12 +66,12 @@ def value_and_grad(loss: Callable[P, Any], *, out: Any = None) -> Callable[P, tu
         expected = ", ".join(each.__name__ for each in _problems)
         raise OptionError(f"value_and_grad got {loss!r}, expected one of fusedloss's losses: {expected}")
 
-    @wraps(pose)
     def loss_and_gradient(*args: P.args, **kwargs: P.kwargs) -> tuple[Any, Any]:
         value, gradient = solve(pose(*args, **kwargs), gradient=True, out=out)
         return value, gradient
 
-    loss_and_gradient.__annotations__["return"] = tuple[Any, Any]
+    # functools.wraps would cost more than the rest of a small call.
+    loss_and_gradient.__doc__, loss_and_gradient.__wrapped__ = pose.__doc__, loss  # type: ignore[attr-defined]
     return loss_and_gradient
 
 
@@ -83,7 +83,7 @@ def cross_entropy(
 ) -> Problem:  # fmt: skip
     r"""Compute the cross-entropy between targets and the softmax of logits, in nats.
 
-    With z = softcap(logit_scale·x), lse(z) = log Σ exp z, ε = label_smoothing and w = class_weight, the loss of a row is
+    With z = softcap(logit_scale·x), lse(z) = log Σ exp z, ε = label_smoothing, w = class_weight, the loss of a row is
 
     - for a hard target y: (1−ε)·w_y·(lse(z) − z_y) + (ε/C)·Σ_c w_c·(lse(z) − z_c) + z_loss·lse(z)²
     - for a soft target, y' = (1−ε)·y + ε/C: Σ_c w_c·y'_c·(lse(z) − z_c) + z_loss·lse(z)²
@@ -96,8 +96,8 @@ def cross_entropy(
     logits : array_like, shape (..., C)
         float16, bfloat16, float32 or float64, in any byte order and strides.
     target : array_like
-        Hard: classes of any integer dtype, of the logits' shape without the class axis. Soft: probabilities of any of the
-        logits' dtypes and of their shape; rows need not sum to 1.
+        Hard: classes of any integer dtype, of the logits' shape without the class axis. Soft: probabilities, of any of
+        the logits' dtypes and of their shape; rows need not sum to 1.
     axis : int
         The class axis.
     class_weight : array_like, shape (C,), optional
@@ -116,8 +116,8 @@ def cross_entropy(
     softcap : float, optional
         The bound c of c·tanh(v/c), which is applied to scaled logits; −inf stays −inf.
     reduction : {"mean", "sum", "batchmean", "none"}
-        ``"mean"`` divides the sum of the losses by `denominator`; ``"batchmean"`` by the length of the first axis of the
-        losses; ``"none"`` gives each row's.
+        ``"mean"`` divides the sum of the losses by `denominator`; ``"batchmean"`` by the length of the first axis of
+        the losses; ``"none"`` gives each row's.
     denominator : float, optional
         With ``reduction="mean"``. By default the sum of the weights of rows not masked: Σ class_weight_y·sample_weight
         for hard targets, Σ sample_weight for soft ones. The mean of nothing is NaN, with a zero gradient.
@@ -168,12 +168,12 @@ def binary_cross_entropy(
     pos_weight : array_like, optional
         Weights of the positive class, finite and at least 0, broadcastable to the logits as NumPy does, such as (L,).
     sample_weight : array_like, optional
-        Weights of the elements, finite and at least 0: of the logits' shape, or broadcastable to it with as many axes, or
-        of its leading axes alone, such as one a sample. An element of weight 0 is masked.
+        Weights of the elements, finite and at least 0: of the logits' shape, or broadcastable to it with as many axes,
+        or of its leading axes alone, such as one a sample. An element of weight 0 is masked.
     label_smoothing : float
         ε, in [0, 1].
     reduction, denominator, device
-        As in `cross_entropy`; the default denominator is Σ sample_weight over the elements, or their number. For several
+        As in `cross_entropy`; the default denominator is Σ sample_weight over the elements, or their number. With
         labels, ``"batchmean"`` is the mean over samples of the sum over labels.
 
     Returns

@@ -2,6 +2,7 @@
 
 import operator
 import sys
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ _INT64 = np.iinfo(np.int64)
 
 def options(**given: Any) -> dict[str, Any]:
     """Check options that kernels take, by their names."""
-    return {name: _option(name, value) for name, value in given.items()}
+    try:
+        return _options(**given).copy()
+    except TypeError:  # not hashable, like an array of one element
+        return _options.__wrapped__(**given)
 
 
 def positive_integer(name: str, value: object) -> int:
@@ -60,6 +64,11 @@ def reduced_by(reduction: str, denominator: Any) -> tuple[str, float | None]:
     if reduction != "mean":
         raise OptionError(f"denominator is given with reduction={reduction!r}, expected reduction='mean'")
     return reduction, _option("denominator", denominator)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _options(**given: Any) -> dict[str, Any]:
+    return {name: _option(name, value) for name, value in given.items()}
 
 
 def _option(name: str, value: Any) -> Any:

@@ -42,7 +42,7 @@ def plan(
     x = problem.x
     arrays = (*problem.reads.values(), *writes.values())
     strides = tuple([array.strides for array in arrays])
-    native = all([array.dtype.isnative for array in arrays])
+    native = tuple([array.dtype.isnative for array in arrays])
     form = layout(problem.form, problem.axis, x.shape, x.itemsize, strides, native)
     return Plan(problem, bind, form, writes, {**problem.rows, **rows}, {**problem.fixed, **fixed}, partial)
 
@@ -80,7 +80,7 @@ def _bind(
 ) -> tuple[Run, Array]:
     """Bind the kernel to arrays that have a normal form, and to the partial sums that it fills."""
     normal, units, block = form
-    views = {name: array.reshape(normal) for arrays in (reads, writes) for name, array in arrays.items()}
+    views = {name: array.reshape(normal) for name, array in {**reads, **writes}.items()}
     if plan.partial is None:
         return plan.bind(**views, **rows, **plan.fixed), _NOTHING
     if plan.problem.form == "elements":

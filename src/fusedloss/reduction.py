@@ -9,6 +9,7 @@ from .backends import resolve
 from .check import Problem, output
 from .plan import plan, run
 
+_FLOAT64 = np.dtype(np.float64)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -72,7 +73,7 @@ def _element_weight(problem: Problem) -> float:
 
 
 def _total(values: Array) -> float:
-    return float(np.add.reduce(values, axis=None, dtype=np.float64))
+    return float(np.add.reduce(values, None, _FLOAT64))
 
 
 def _reduced(problem: Problem, loss: Array | None, total: Any, divisor: float) -> Any:
@@ -82,6 +83,6 @@ def _reduced(problem: Problem, loss: Array | None, total: Any, divisor: float) -
     value = float(total) if loss is None else _total(loss)
     value = value / divisor if divisor else float("nan")
     # NumPy warns of a cast that overflows; the infinity it gives is what is wanted.
-    if problem.dtype == np.float32 and _LARGEST < abs(value):
+    if problem.dtype.char == "f" and abs(value) > _LARGEST:
         value = float("inf") if value > 0 else -float("inf")
     return problem.dtype.type(value)

@@ -1,7 +1,5 @@
 """Writing results: a file is replaced when its successor is whole, and not before."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil
@@ -10,15 +8,16 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeAlias
+from typing import IO, Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from .files import FileError
+from .arrays import Array
+from .errors import FileError
+from .layout import Shape
 
-Array: TypeAlias = npt.NDArray[Any]
-Append: TypeAlias = Callable[[Mapping[str, Array]], None]
+Dtypes = Mapping[str, np.dtype[Any]]
+Append = Callable[[Mapping[str, Array]], None]
 
 _SPILL_AFTER = 1 << 24  # bytes of a column that are kept in memory before they go to a temporary file
 
@@ -47,7 +46,7 @@ def replacing(path: str) -> Iterator[BinaryIO]:
             partial.unlink()
 
 
-def write_columns(path: str, shape: tuple[int, ...], dtypes: Mapping[str, np.dtype[Any]]) -> AbstractContextManager[Append]:
+def write_columns(path: str, shape: Shape, dtypes: Dtypes) -> AbstractContextManager[Append]:
     """Write equally shaped arrays, in bounded memory, as their rows become known.
 
     Parameters
@@ -68,7 +67,7 @@ def write_columns(path: str, shape: tuple[int, ...], dtypes: Mapping[str, np.dty
 
 
 @contextmanager
-def _write_npy(path: str, shape: tuple[int, ...], dtypes: Mapping[str, np.dtype[Any]]) -> Iterator[Append]:
+def _write_npy(path: str, shape: Shape, dtypes: Dtypes) -> Iterator[Append]:
     record = np.dtype(list(dtypes.items()))
     with replacing(path) as file:
         _write_header(file, shape, record)
@@ -83,13 +82,11 @@ def _write_npy(path: str, shape: tuple[int, ...], dtypes: Mapping[str, np.dtype[
 
 
 @contextmanager
-def _write_npz(path: str, shape: tuple[int, ...], dtypes: Mapping[str, np.dtype[Any]]) -> Iterator[Append]:
-    folder = Path(path).resolve().parent
+def _write_npz(path: str, shape: Shape, dtypes: Dtypes) -> Iterator[Append]:
+    folder = str(Path(path).resolve().parent)
     with replacing(path) as file, ExitStack() as stack:
         # the members of an archive follow one another, so each column waits until it is whole
-        spills = {
-            name: stack.enter_context(tempfile.SpooledTemporaryFile(_SPILL_AFTER, dir=folder)) for name in dtypes
-        }
+        spills = {name: stack.enter_context(tempfile.SpooledTemporaryFile(_SPILL_AFTER, dir=folder)) for name in dtypes}
 
         def append(columns: Mapping[str, Array]) -> None:
             for name, spill in spills.items():
@@ -104,6 +101,6 @@ def _write_npz(path: str, shape: tuple[int, ...], dtypes: Mapping[str, np.dtype[
                     shutil.copyfileobj(spill, member)
 
 
-def _write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def _write_header(stream: IO[bytes], shape: Shape, dtype: np.dtype[Any]) -> None:
     descr = np.lib.format.dtype_to_descr(dtype)
     np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})

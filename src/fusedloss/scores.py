@@ -53,7 +53,7 @@ class BinaryScores:
     probability : array
         sigmoid(x).
     prediction : array of int8
-        1 where the probability reaches the threshold, else 0.
+        1 where the probability is above the threshold, else 0.
     nll : array or None
         The binary cross-entropy, in nats.
     brier : array or None

@@ -1,7 +1,7 @@
 """A pool of threads that runs a kernel over blocks of rows.
 
 Handing work to ``concurrent.futures`` costs about 100 µs, more than many whole calls. Here the caller posts a job,
-wakes idle workers by a lock each, and draws blocks along with them. Kernels release the GIL, so the blocks run in parallel.
+wakes idle workers by a lock each, and draws blocks along with them. Kernels release the GIL, so blocks run in parallel.
 Any number of threads may post jobs at once; a worker that has finished one helps with the next that has blocks left.
 A caller leaves only when no worker runs a block of its job any more, since the blocks write to the caller's arrays.
 """

@@ -72,7 +72,9 @@ def cross_entropy(
     ]
     value, grad = (np.array(part, np.float64) for part in zip(*rows, strict=True))
     ours = {"class_weight": class_weight, "label_smoothing": label_smoothing, "reduction": "none"} | options
-    return case(f"{name}-{x.dtype}", "50 digits", "cross_entropy", [x, target], value, grad, **ours)
+    entry = case(f"{name}-{x.dtype}", "50 digits", "cross_entropy", [x, target], value, grad, **ours)
+    # a capped logit is rounded, and the loss is a difference of two
+    return entry | {"unit": max(1.0, options.get("softcap") or 0)}
 
 
 def offsets(dtype: type) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Golden tables: calls of fusedloss with what another library, or mpmath, says they must give.
 
 A table is ``<peer>.json``: the versions that made it and a list of cases, each ``{"name", "peer", "call", "args",
-"options", "value"[, "grad"]}``: ``fusedloss.<call>(*args, **options)`` must give ``value``, and its gradient ``grad``;
-``peer`` is the expression that gave them. Numbers have the fewest digits that read back to the same bits. An array is
+"options", "value"[, "grad"][, "unit"]}``: ``fusedloss.<call>(*args, **options)`` must give ``value``, and its gradient
+``grad``, to a few ulp of them or of ``unit``; ``peer`` is the expression that gave them. Numbers have the fewest digits that read back to the same bits. An array is
 ``{"dtype", "shape", "data"[, "tile"]}``, where ``tile`` repeats the whole along the last axis.
 """
 

@@ -1,7 +1,5 @@
 """The command ``fusedloss``: parse, call, print."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import signal
@@ -11,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from .options import parse
 from ..errors import FusedLossError
+from .options import parse
 
 _BAD_INPUT = 2
 _INTERRUPTED = 128 + signal.SIGINT

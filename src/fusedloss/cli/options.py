@@ -1,7 +1,5 @@
 """The command line of ``fusedloss``."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from typing import NoReturn
@@ -48,7 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _add_score(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_score(commands: "argparse._SubParsersAction[_Parser]") -> None:
     score = commands.add_parser(
         "score",
         help="score and evaluate logits in files",
@@ -68,15 +66,16 @@ def _add_score(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--top-k", type=_top_k, metavar="K,K", help="top-k accuracies to report (default: 1,5)")
     add("--bins", type=_positive, default=15, metavar="N", help="bins of the calibration error (default: 15)")
     add("--binary", action="store_true", help="every logit is a yes or no of its own (binary, multi-label)")
-    add("--threshold", type=float, metavar="P", help="with --binary: probability above which to predict 1 (default: 0.5)")
+    add("--threshold", type=float, metavar="P", help="with --binary: predict 1 from this probability (default: 0.5)")
     add("--chunk-rows", type=_positive, metavar="N", help="rows read at a time (default: as many as fill 64 MiB)")
     add("--quiet", action="store_true", help="no progress bar and no table")
     _add_device(score)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|numpy|cuda", help="where to compute (default: auto)")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads (default: the CPUs of this process)")
+    add = parser.add_argument
+    add("--device", default="auto", metavar="auto|cpu|numpy|cuda", help="where to compute (default: auto)")
+    add("--threads", type=_positive, metavar="N", help="threads (default: the CPUs of this process)")
 
 
 def _check_score(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -1,0 +1,280 @@
+"""The CPU backend: the functions of the kernel contract, on Numba.
+
+Each picks a specialised kernel, packs its arguments once, and returns ``run(lo, hi)``. Rows whose classes lie side by side
+go to `cpu_rows`; few classes, another class axis or any other strides go to `cpu_lanes`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
+from .cpu_elements import ElementOptions, make_elements
+from .cpu_lanes import make_lanes
+from .cpu_parts import Options
+from .cpu_probs import make_probs
+from .cpu_rows import make_rows
+from .simd import Format
+
+Run = Callable[[int, int], int]
+Array = np.ndarray[Any, Any]
+
+FEW_CLASSES = 32
+"""Rows this short go sixteen at a time, one a lane."""
+STREAMED_BYTES = 1 << 23
+"""Outputs above this size are written past the caches."""
+
+_rows, _lanes, _probs, _elements, _tally_binary = (
+    lru_cache(maxsize=None)(make) for make in (make_rows, make_lanes, make_probs, make_elements, cpu_tally.make_tally_binary)
+)
+
+
+@lru_cache(maxsize=None)
+def memory_format(dtype: np.dtype[Any], real: str) -> Format:
+    """How arrays of a dtype are loaded for arithmetic in float32 ("f4") or float64 ("f8")."""
+    code = "bf" if dtype.name == "bfloat16" else "b1" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize}"
+    return Format(code, 16 if real == "f4" else 8, real)
+
+
+def logits_format(dtype: np.dtype[Any]) -> Format:
+    """How logits of a dtype are loaded."""
+    return memory_format(dtype, "f8" if dtype.itemsize == 8 else "f4")
+
+
+def address(array: Array | None) -> int:
+    """Where an array begins; 0 for none."""
+    return 0 if array is None else array.__array_interface__["data"][0]
+
+
+def pack(integers: Sequence[str], reals: Sequence[str], values: dict[str, Any]) -> Any:
+    """Pack a call's arguments in the order its kernel unpacks them."""
+    numbers = [values.get(name, 0) for name in (*integers, *reals)]
+    return ctypes.create_string_buffer(struct.pack(f"{len(integers)}q{len(reals)}d", *numbers))
+
+
+def bound(kernel: Any, call: Any, *kept: Any) -> Run:
+    """A kernel with its packed call, and the arrays it points into kept alive."""
+    at = ctypes.addressof(call)
+
+    def run(lo: int, hi: int, _kept: Any = (call, kept)) -> int:
+        return kernel(at, lo, hi)
+
+    return run
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _placed(name: str, array: Array | None, prefix: str | None = None) -> dict[str, int]:
+    """An (outer, C, inner) array's address and strides, or a flat one's address."""
+    if array is None or array.ndim != 3:
+        return {name: address(array)}
+    outer, classes, inner = array.strides
+    prefix = prefix or name
+    return {name: address(array), f"{prefix}_outer": outer, f"{prefix}_class": classes, f"{prefix}_inner": inner}
+
+
+def _dense(axis: int, *arrays: Array | None) -> bool:
+    return all(a is None or a.ndim != 3 or a.shape[axis] == 1 or a.strides[axis] == a.itemsize for a in arrays)
+
+
+def _streamed(x: Array, out: Array | None) -> bool:
+    if out is None or out.nbytes < STREAMED_BYTES:
+        return False
+    return address(out) != address(x) and address(out) % out.itemsize == 0 and not any(s % out.itemsize for s in out.strides)
+
+
+def _over_classes(x: Array, target: Array | None, out: Array | None, flags: dict[str, Any], values: dict[str, Any],
+                  kept: Any) -> Run:  # fmt: skip
+    """Bind the kernel over classes that suits the strides."""
+    fmt = logits_format(x.dtype)
+    options: dict[str, Any] = {"logits": fmt, **flags}
+    if target is not None:
+        options["target"] = "soft" if target.ndim == 3 else "hard"
+        if target.ndim == 3:
+            options["soft"] = memory_format(target.dtype, fmt.real)
+    if _dense(1, x, target, out) and x.shape[1] > FEW_CLASSES:
+        kernel = _rows(Options(**options, streamed=_streamed(x, out)))
+    else:
+        gathered = not _dense(2, x, target, out) or x.shape[2] < fmt.lanes
+        kernel = _lanes(Options(**options, gathered=gathered))
+    values = {"inner": x.shape[2], "classes": x.shape[1], "scale": 1.0, "cap": 1.0, "grad_scale": 1.0, **values}
+    values |= _placed("x", x) | _placed("target", target, "y") | _placed("out", out)
+    return bound(kernel, pack(cpu_parts.INTEGERS, cpu_parts.REALS, values), x, target, out, kept)
+
+
+def _curve(logit_scale: float, softcap: float | None) -> tuple[str, dict[str, float]]:
+    """The transform of the logits, and its values."""
+    kind = "softcap" if softcap is not None else "scale" if logit_scale != 1.0 else ""
+    return kind, {"scale": logit_scale, "cap": 1.0 if softcap is None else softcap}
+
+
+def cross_entropy(x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
+                  sample_weight: Array | None, ignore_index: int, label_smoothing: float, z_loss: float,
+                  logit_scale: float, softcap: float | None, grad_scale: float) -> Run:  # fmt: skip
+    """Bind the cross-entropy of logits with hard or soft targets, and its gradient."""
+    smoothed, (transform, curve) = label_smoothing != 0.0, _curve(logit_scale, softcap)
+    flags = {
+        "result": "loss", "smoothed": smoothed, "weighted": class_weight is not None and (smoothed or target.ndim == 3),
+        "transform": transform, "output": "" if grad is None else "gradient",
+    }  # fmt: skip
+    total = float(x.shape[1]) if class_weight is None else float(class_weight.sum(dtype=np.float64))
+    values = {
+        "class_weight": address(class_weight), "sample_weight": address(sample_weight), "ignore_index": ignore_index,
+        "loss": address(loss), "smoothing": label_smoothing, "z_loss": z_loss, **curve, "weight_total": total,
+        "grad_scale": grad_scale * logit_scale,
+    }  # fmt: skip
+    return _over_classes(x, target, grad, flags, values, (loss, class_weight, sample_weight))
+
+
+def kl_divergence(x: Array, target: Array, loss: Array, grad: Array | None, *, sample_weight: Array | None,
+                  logit_scale: float, grad_scale: float) -> Run:  # fmt: skip
+    """Bind KL(target ‖ softmax(logits)) and its gradient."""
+    transform, curve = _curve(logit_scale, None)
+    flags = {"result": "loss", "divergence": True, "transform": transform, "output": "" if grad is None else "gradient"}
+    values = {
+        "sample_weight": address(sample_weight), "loss": address(loss), "weight_total": float(x.shape[1]), **curve,
+        "grad_scale": grad_scale * logit_scale,
+    }  # fmt: skip
+    return _over_classes(x, target, grad, flags, values, (loss, sample_weight))
+
+
+def softmax(x: Array, out: Array) -> Run:
+    """Bind exp(x - lse)."""
+    return _over_classes(x, None, out, {"result": "", "output": "softmax"}, {}, None)
+
+
+def log_softmax(x: Array, out: Array) -> Run:
+    """Bind x - lse."""
+    return _over_classes(x, None, out, {"result": "", "output": "log_softmax"}, {}, None)
+
+
+def logsumexp(x: Array, out: Array) -> Run:
+    """Bind lse."""
+    return _over_classes(x, None, None, {"result": "lse"}, {"log_normalizer": address(out)}, out)
+
+
+def score(x: Array, target: Array | None, *, ignore_index: int, logit_scale: float, softcap: float | None,
+          **outputs: Array | None) -> Run:  # fmt: skip
+    """Bind everything that one read of each row tells."""
+    transform, curve = _curve(logit_scale, softcap)
+    places = {("loss" if name == "nll" else name): address(array) for name, array in outputs.items()}
+    flags = {"result": "score", "transform": transform}
+    return _over_classes(x, target, None, flags, {"ignore_index": ignore_index, **curve, **places}, outputs)
+
+
+def log_loss(x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
+             sample_weight: Array | None, ignore_index: int, label_smoothing: float, eps: float, log_eps: float,
+             normalize: bool, grad_scale: float) -> Run:  # fmt: skip
+    """Bind the cross-entropy of probabilities and its gradient."""
+    fmt, soft = logits_format(x.dtype), target.ndim == 3
+    gathered = not _dense(2, x, target, grad) or x.shape[2] < fmt.lanes
+    kernel = _probs(Options(
+        fmt, "loss", "soft" if soft else "hard", memory_format(target.dtype, fmt.real) if soft else None,
+        smoothed=label_smoothing != 0.0, output="" if grad is None else "gradient", gathered=gathered,
+    ))  # fmt: skip
+    values = {
+        "inner": x.shape[2], "classes": x.shape[1], "class_weight": address(class_weight),
+        "sample_weight": address(sample_weight), "ignore_index": ignore_index, "loss": address(loss),
+        "normalize": int(normalize), "smoothing": label_smoothing, "eps": eps, "log_eps": log_eps,
+        "grad_scale": grad_scale, **_placed("x", x), **_placed("target", target, "y"), **_placed("out", grad),
+    }  # fmt: skip
+    call = pack(cpu_probs.INTEGERS, cpu_probs.REALS, values)
+    return bound(kernel, call, x, target, loss, grad, class_weight, sample_weight)
+
+
+# ---- elements --------------------------------------------------------------------------------------------------------
+
+
+def _lies(array: Array) -> str:
+    if array.shape[1] == 1 or array.strides[1] == array.itemsize:
+        return "dense"
+    return "apart" if array.strides[1] else "same"
+
+
+def _over_elements(formula: str, arrays: dict[str, Array | None], values: dict[str, float], sums: Array | None) -> Run:
+    """Bind an elementwise kernel for how each array's columns lie."""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    x = given["x"]
+    fmt = logits_format(x.dtype)
+    operands = tuple((name, memory_format(array.dtype, fmt.real), _lies(array)) for name, array in given.items())
+    kernel = _elements(ElementOptions(formula, fmt, operands, _streamed(x, given.get("out"))))
+    call: dict[str, Any] = {"columns": x.shape[1], "segments": -(-x.shape[1] // SEGMENT), "sums": address(sums), **values}
+    for name, array in given.items():
+        call |= {name: address(array), f"{name}_row": array.strides[0], f"{name}_col": array.strides[1]}
+    return bound(kernel, pack(cpu_elements.INTEGERS, cpu_elements.REALS, call), arrays, sums)
+
+
+def binary_cross_entropy(x: Array, target: Array, loss: Array | None, sums: Array | None, grad: Array | None, *,
+                         pos_weight: Array | None, sample_weight: Array | None, label_smoothing: float,
+                         grad_scale: float) -> Run:  # fmt: skip
+    """Bind the binary cross-entropy of logits and its gradient."""
+    arrays = {"x": x, "target": target, "weight": sample_weight, "pos_weight": pos_weight, "out": grad, "loss": loss}
+    return _over_elements("binary_cross_entropy", arrays, {"smoothing": label_smoothing, "grad_scale": grad_scale}, sums)
+
+
+def binary_log_loss(x: Array, target: Array, loss: Array | None, sums: Array | None, grad: Array | None, *,
+                    sample_weight: Array | None, label_smoothing: float, eps: float, log_eps: float,
+                    grad_scale: float) -> Run:  # fmt: skip
+    """Bind the binary cross-entropy of probabilities and its gradient."""
+    arrays = {"x": x, "target": target, "weight": sample_weight, "out": grad, "loss": loss}
+    values = {"smoothing": label_smoothing, "eps": eps, "log_eps": log_eps, "grad_scale": grad_scale}
+    return _over_elements("binary_log_loss", arrays, values, sums)
+
+
+def mse(x: Array, target: Array, loss: Array | None, sums: Array | None, grad: Array | None, *,
+        sample_weight: Array | None, grad_scale: float) -> Run:  # fmt: skip
+    """Bind the squared error and its gradient."""
+    arrays = {"x": x, "target": target, "weight": sample_weight, "out": grad, "loss": loss}
+    return _over_elements("mse", arrays, {"grad_scale": grad_scale}, sums)
+
+
+def sigmoid(x: Array, out: Array) -> Run:
+    """Bind 1/(1 + exp(-x))."""
+    return _over_elements("sigmoid", {"x": x, "out": out}, {}, None)
+
+
+def score_binary(x: Array, target: Array | None, *, threshold: float, **outputs: Array | None) -> Run:
+    """Bind everything that one read of a binary logit tells."""
+    return _over_elements("score_binary", {"x": x, "target": target, **outputs}, {"threshold": threshold}, None)
+
+
+# ---- tallies ---------------------------------------------------------------------------------------------------------
+
+
+def _by_block(fill: Callable[[Array, int, int], Any], block: int, sums: Array) -> Run:
+    def run(lo: int, hi: int) -> int:
+        for start in range(lo, hi, block):
+            row = sums[start // block]
+            row[...] = 0.0
+            fill(row, start, min(start + block, hi))
+        return -1
+
+    return run
+
+
+def tally(target: Array, sample_weight: Array | None, *, nll: Array, prediction: Array, confidence: Array, entropy: Array,
+          rank: Array, brier: Array, ignore_index: int, top_k: Array, bins: int, block: int, sums: Array) -> Run:  # fmt: skip
+    """Bind the sums over blocks of rows that `evaluate` keeps."""
+    weights = np.empty(0, nll.dtype) if sample_weight is None else sample_weight
+    rows = target, weights, nll, prediction, confidence, entropy, rank, brier, ignore_index, top_k, bins
+    return _by_block(lambda row, lo, hi: cpu_tally.tally(*rows, row, lo, hi), block, sums)
+
+
+def tally_binary(target: Array, sample_weight: Array | None, *, nll: Array, probability: Array, prediction: Array,
+                 brier: Array, bins: int, block: int, sums: Array) -> Run:  # fmt: skip
+    """Bind the sums over blocks of binary scores that `evaluate_binary` keeps, a label each."""
+    kernel = _tally_binary(memory_format(target.dtype, "f8"))
+    weights = np.empty((0, 0), nll.dtype) if sample_weight is None else sample_weight
+    rows = address(target), *target.strides, weights, nll, probability, prediction, brier, bins
+
+    def fill(row: Array, lo: int, hi: int, _kept: Any = target) -> Any:
+        return kernel(*rows, row, lo, hi)
+
+    return _by_block(fill, block, sums)

@@ -1,0 +1,230 @@
+"""CPU kernels on single elements: binary losses, squared error, sigmoid, binary scores; one read, vectors along columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from . import SEGMENT, numerics, simd
+from .jit import inline, kernel
+from .memory import (
+    any_set, fence, first, gather, load, load_part, peek, poke_real, prefetch, scatter, store, store_part, stream,
+)  # fmt: skip
+from .simd import Format, apart, full, full_wide, hsum, integers, iota, lowest, narrow, reals, select, wide
+
+AHEAD = 4096  # bytes
+OPERANDS = "x target weight pos_weight out loss nll probability prediction brier".split()
+INTEGERS = ["columns", "segments", *(f"{name}{part}" for name in OPERANDS for part in ("", "_row", "_col")), "sums"]
+REALS = "smoothing eps log_eps threshold grad_scale".split()
+
+
+@dataclass(frozen=True)
+class ElementOptions:
+    """What an elementwise kernel is specialised for.
+
+    `operands` maps each array of the call to its format and how its columns lie: "dense", "same" (broadcast) or "apart".
+    """
+
+    formula: str
+    logits: Format
+    operands: tuple[tuple[str, Format, str], ...]
+    streamed: bool = False
+
+
+def access(options: ElementOptions, name: str) -> SimpleNamespace:
+    """How an operand is read, whole vectors or part, and written; functions of (address, stride, column, mask)."""
+    fmt, lies = next(((f, lies) for n, f, lies in options.operands if n == name), (options.logits, ""))
+    if lies == "dense":
+        put = stream if options.streamed and name == "out" else store
+        return SimpleNamespace(
+            whole=inline(lambda at, stride, k: load(fmt, at, k)),
+            part=inline(lambda at, stride, k, mask: load_part(fmt, at, k, mask)),
+            put=inline(lambda at, stride, k, value: put(fmt, at, k, value)),
+            put_part=inline(lambda at, stride, k, mask, value: store_part(fmt, at, k, mask, value)),
+        )
+    if lies == "apart":
+        every = fmt.lanes
+        return SimpleNamespace(
+            whole=inline(lambda at, stride, k: gather(fmt, iota(fmt) * stride + (at + k * stride), first(fmt, every))),
+            part=inline(lambda at, stride, k, mask: gather(fmt, iota(fmt) * stride + (at + k * stride), mask)),
+            put=inline(lambda at, stride, k, v: scatter(fmt, iota(fmt) * stride + (at + k * stride), first(fmt, every), v)),
+            put_part=inline(lambda at, stride, k, mask, v: scatter(fmt, iota(fmt) * stride + (at + k * stride), mask, v)),
+        )
+    same = inline(lambda at, stride, k: full(fmt, peek(fmt, at))) if lies else inline(lambda at, stride, k: full(fmt, 1.0))
+    nothing = inline(lambda at, stride, k, value: None)
+    return SimpleNamespace(
+        whole=same, part=inline(lambda at, stride, k, mask: same(at, stride, k)), put=nothing,
+        put_part=inline(lambda at, stride, k, mask, value: None),
+    )  # fmt: skip
+
+
+def pointwise(options: ElementOptions) -> Any:
+    """The formula of one vector: (loss, gradient), or for activations and scores the values to write."""
+    real, X = np.float32 if options.logits.real == "f4" else np.float64, options.logits
+    exp, log = numerics.exponential(inline, simd, real), numerics.logarithm(inline, simd)
+    logit = numerics.binary_formulas(inline, simd, real, exp)
+    probability = numerics.probability_formulas(inline, simd, log)
+    logit_loss, probability_loss, sigmoid_of = logit.loss_and_gradient, probability.loss_and_gradient, logit.sigmoid
+
+    @inline
+    def smoothed(y: Any, smoothing: Any) -> Any:
+        """y and 1 - y, each smoothed: 1 - y' would lose what a small share holds."""
+        return y * (1.0 - smoothing) + 0.5 * smoothing, (1.0 - y) * (1.0 - smoothing) + 0.5 * smoothing
+
+    @inline
+    def binary_cross_entropy(x: Any, y: Any, q: Any, settings: Any) -> Any:
+        yes, no = smoothed(y, settings[0])
+        return logit_loss(x, yes * q, no)
+
+    @inline
+    def binary_log_loss(p: Any, y: Any, q: Any, settings: Any) -> Any:
+        yes, no = smoothed(wide(y), settings[0])
+        loss, gradient = probability_loss(wide(p), yes, no, settings[1], settings[2])
+        return narrow(X, loss), narrow(X, gradient)
+
+    @inline
+    def mse(x: Any, y: Any, q: Any, settings: Any) -> Any:
+        error = x - y
+        return error * error, error + error
+
+    @inline
+    def sigmoid(x: Any, y: Any, q: Any, settings: Any) -> Any:
+        return x, sigmoid_of(x)
+
+    return {
+        "binary_cross_entropy": binary_cross_entropy, "binary_log_loss": binary_log_loss, "mse": mse, "sigmoid": sigmoid,
+        "score_binary": binary_cross_entropy,
+    }[options.formula]  # fmt: skip
+
+
+def element_losses(options: ElementOptions) -> Any:
+    """One segment of a loss and its gradient, or of sigmoid: its sum in float64, and the first column that is wrong."""
+    X, lanes = options.logits, options.logits.lanes
+    x_of, y_of, w_of, q_of, out, loss = (access(options, n) for n in OPERANDS[:6])
+    names = [name for name, _, _ in options.operands]
+    formula, checked, weighted = pointwise(options), options.formula == "binary_log_loss", "weight" in names
+    scaled, written = options.formula != "sigmoid", "out" in names
+    x_whole, y_whole, w_whole, q_whole = x_of.whole, y_of.whole, w_of.whole, q_of.whole
+    x_part, y_part, w_part, q_part = x_of.part, y_of.part, w_of.part, q_of.part
+    put, put_part, put_loss, put_loss_part = out.put, out.put_part, loss.put, loss.put_part
+
+    @inline
+    def values(x: Any, y: Any, w: Any, q: Any, mask: Any, settings: Any) -> Any:
+        value, gradient = formula(x, y, q, settings)
+        wrong = mask & ((x < 0.0) | (x > 1.0)) if checked else mask & (x != x) & (x == x)
+        if scaled:
+            gradient = gradient * settings[4]
+        if weighted:
+            used = w != 0.0
+            value, gradient = select(used, value * w, 0.0), select(used, gradient * w, 0.0)
+            wrong = wrong & used
+        return value, gradient, wrong
+
+    @inline
+    def part(at: Any, k: Any, n: Any, settings: Any) -> Any:
+        (x, xs), (y, ys), (w, ws), (q, qs), (o, os), (l, ls) = at
+        mask = first(X, n)
+        operands = x_part(x, xs, k, mask), y_part(y, ys, k, mask), w_part(w, ws, k, mask), q_part(q, qs, k, mask)
+        value, gradient, wrong = values(*operands, mask, settings)
+        put_part(o, os, k, mask, gradient)
+        put_loss_part(l, ls, k, mask, value)
+        return wide(select(mask, value, 0.0)), k + lowest(wrong) if checked and any_set(wrong) else -1
+
+    @inline
+    def segment(at: Any, k: Any, end: Any, head: Any, settings: Any) -> Any:
+        apart()
+        (x, xs), (y, ys), (w, ws), (q, qs), (o, os), (l, ls) = at
+        total, every = full_wide(X, 0.0), first(X, lanes)
+        if head > 0:
+            value, wrong_at = part(at, k, min(head, end - k), settings)
+            total = total + value
+            k += head
+            if wrong_at >= 0:
+                return 0.0, wrong_at
+        while k + lanes <= end:
+            prefetch(x + k * xs + AHEAD)
+            prefetch(y + k * ys + AHEAD)
+            operands = x_whole(x, xs, k), y_whole(y, ys, k), w_whole(w, ws, k), q_whole(q, qs, k)
+            value, gradient, wrong = values(*operands, every, settings)
+            if checked and any_set(wrong):
+                return 0.0, k + lowest(wrong)
+            put(o, os, k, gradient)
+            put_loss(l, ls, k, value)
+            total = total + wide(value)
+            k += lanes
+        if k < end:
+            value, wrong_at = part(at, k, end - k, settings)
+            total = total + value
+            if wrong_at >= 0:
+                return 0.0, wrong_at
+        return hsum(total), -1
+
+    return segment, written
+
+
+def make_elements(options: ElementOptions) -> Any:
+    """The kernel over segments for these options."""
+    (segment, written), scores = element_losses(options), element_scores(options)
+    fmt, scored = options.logits, options.formula == "score_binary"
+    streamed, size, lanes = options.streamed, fmt.itemsize, fmt.lanes
+    n_integers, n_reals = len(INTEGERS), len(REALS)
+
+    @kernel(options)
+    def elements(call: Any, lo: Any, hi: Any) -> Any:
+        (columns, segments, x, xr, xc, y, yr, yc, w, wr, wc, q, qr, qc, o, o_r, oc, l, lr, lc, n, nr, nc, p, pr, pc,
+         d, dr, dc, b, br, bc, sums) = integers(call, 0, n_integers)  # fmt: skip
+        settings = reals(call, n_integers, n_reals)
+        for number in range(lo, hi):
+            r = number // segments
+            start = (number - r * segments) * SEGMENT
+            end = min(start + SEGMENT, columns)
+            read = (x + r * xr, xc), (y + r * yr, yc), (w + r * wr, wc), (q + r * qr, qc)
+            if scored:
+                to = (n + r * nr, nc), (p + r * pr, pc), (d + r * dr, dc), (b + r * br, bc)
+                scores(read, to, start, end, settings)
+            else:
+                out = o + r * o_r
+                head = (-(out + start * size) & (lanes * size - 1)) // size if streamed else 0
+                total, wrong = segment((*read, (out, oc), (l + r * lr, lc)), start, end, head, settings)
+                if wrong >= 0:
+                    return r * columns + wrong
+                if sums:
+                    poke_real(sums + 8 * number, total)
+        if streamed:
+            fence()
+        return -1
+
+    return elements
+
+
+def element_scores(options: ElementOptions) -> Any:
+    """One segment of binary scores; without a target only the probability and the prediction."""
+    X, lanes = options.logits, options.logits.lanes
+    x_part, y_part = access(options, "x").part, access(options, "target").part
+    nll, probability, prediction, brier = (access(options, name).put_part for name in OPERANDS[6:])
+    formula = pointwise(options)
+    sigmoid = pointwise(ElementOptions("sigmoid", X, ()))
+    aimed = any(name == "target" for name, _, _ in options.operands)
+
+    @inline
+    def scores(read: Any, to: Any, k: Any, end: Any, settings: Any) -> Any:
+        apart()
+        (x, xs), (y, ys), _, _ = read
+        (n, ns), (p, ps), (d, ds), (b, bs) = to
+        while k < end:
+            mask = first(X, end - k)
+            z = x_part(x, xs, k, mask)
+            share = sigmoid(z, z, z, settings)[1]
+            probability(p, ps, k, mask, share)
+            prediction(d, ds, k, mask, select(share > settings[3], full(X, 1.0), 0.0))
+            if aimed:
+                t = y_part(y, ys, k, mask)
+                loss, miss = formula(z, t, full(X, 1.0), settings)  # the gradient is p - t
+                nll(n, ns, k, mask, loss)
+                brier(b, bs, k, mask, miss * miss)
+            k += lanes
+
+    return scores

@@ -1,0 +1,155 @@
+"""The CPU kernel of log_loss: rows of probabilities, a row in each lane as in `cpu_lanes`, arithmetic in float64."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from . import numerics, simd
+from .cpu_lanes import lane_access, lane_positions
+from .cpu_parts import Options
+from .jit import inline, kernel
+from .memory import any_set, first, gather_index, load_part, peek, store_part
+from .simd import (
+    apart, full_index, full_wide, integers, iota, least, lowest, narrow, reals, select, wide,
+)  # fmt: skip
+
+INTEGERS = (
+    "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "
+    "out out_outer out_class out_inner loss normalize"
+).split()
+REALS = "smoothing eps log_eps grad_scale".split()
+
+
+def class_terms(options: Options) -> SimpleNamespace:
+    """A class's probability and its weighted target mass, in float64, for all lanes."""
+    X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
+    soft, smoothed = options.target == "soft", options.smoothed
+    read, read_soft = lane_access(options, X).read, lane_access(options, Y).read
+
+    @inline
+    def mass(row: Any, steps: Any, mask: Any, target: Any, c: Any, classes: Any, smoothing: Any) -> Any:
+        if soft:
+            y = wide(read_soft(row[1], c * steps[1], mask))
+        else:
+            y = select(target == full_index(X, c), full_wide(X, 1.0), 0.0)
+        if smoothed:
+            y = y * (1.0 - smoothing) + smoothing / classes
+        return y * wide(peek(R, row[2] + size * c)) if row[2] else y
+
+    @inline
+    def probability(row: Any, steps: Any, mask: Any, c: Any) -> Any:
+        return wide(read(row[0], c * steps[0], mask))
+
+    return SimpleNamespace(mass=mass, probability=probability)
+
+
+def prob_sums(options: Options, formulas: SimpleNamespace, terms: SimpleNamespace) -> Any:
+    """Each lane's Σ p and the first class whose p is no probability; and its Σ y·log p and Σ gradient·p."""
+    X, probability, mass = options.logits, terms.probability, terms.mass
+    log_p, clip, clipped, slope = formulas.log_p, formulas.clip, formulas.clipped, formulas.slope
+
+    @inline
+    def totals(row: Any, steps: Any, mask: Any, classes: Any, limit: Any) -> Any:
+        apart()
+        total, wrong = full_wide(X, 0.0), full_index(X, -1)
+        for c in range(classes):
+            p = probability(row, steps, mask, c)
+            total = total + p
+            outside = ((p < 0.0) | (p > limit) | (p == math.inf)) & (wrong < 0)
+            wrong = select(outside, full_index(X, c), wrong)
+        return total, wrong
+
+    @inline
+    def losses(row: Any, steps: Any, mask: Any, target: Any, total: Any, classes: Any, settings: Any) -> Any:
+        apart()
+        smoothing, eps, log_eps, _ = settings
+        loss = dot = full_wide(X, 0.0)
+        for c in range(classes):
+            p = probability(row, steps, mask, c) / total
+            y = mass(row, steps, mask, target, c, classes, smoothing)
+            bounded = clip(p, eps)
+            loss = loss - select(y == 0.0, 0.0, y * log_p(bounded, log_eps))
+            dot = dot - select((y == 0.0) | clipped(p, eps), 0.0, y * slope(bounded, log_eps) * p)
+        return loss, dot
+
+    return totals, losses
+
+
+def prob_writer(options: Options, formulas: SimpleNamespace, terms: SimpleNamespace) -> Any:
+    """Write the gradient: -w·y/(p + log_eps) inside the clip range, through p = q/Σq where rows are normalised."""
+    X, probability, mass, write = options.logits, terms.probability, terms.mass, lane_access(options, options.logits).write
+    clip, clipped, slope = formulas.clip, formulas.clipped, formulas.slope
+
+    @inline
+    def outputs(row: Any, steps: Any, mask: Any, active: Any, out: Any, out_step: Any, target: Any, sums: Any, share: Any,
+                classes: Any, settings: Any) -> Any:  # fmt: skip
+        apart()
+        total, dot = sums
+        smoothing, eps, log_eps, _ = settings
+        for c in range(classes):
+            p = probability(row, steps, mask, c) / total
+            y = mass(row, steps, mask, target, c, classes, smoothing)
+            g = select((y == 0.0) | clipped(p, eps), 0.0, -(y * slope(clip(p, eps), log_eps)))
+            value = select(active, (g - dot) / total * share, 0.0)
+            write(out, out_step * c, mask, narrow(X, value))
+
+    return outputs
+
+
+def make_probs(options: Options) -> Any:
+    """The kernel of log_loss for these options."""
+    formulas, terms = numerics.probability_formulas(inline, simd, numerics.logarithm(inline, simd)), class_terms(options)
+    (totals, losses), outputs = prob_sums(options, formulas, terms), prob_writer(options, formulas, terms)
+    X, R, size, gathered = options.logits, options.real, options.real.itemsize, options.gathered
+    hard, output, lanes, positions = options.target == "hard", options.output != "", X.lanes, lane_positions(options)
+    n_integers, n_reals = len(INTEGERS), len(REALS)
+
+    @kernel(("log_loss", options))
+    def tiles(call: Any, lo: Any, hi: Any) -> Any:
+        (inner, classes, x, x_outer, x_class, x_inner, targets, y_outer, y_class, y_inner, class_weight, sample_weight,
+         ignore_index, out, out_outer, out_class, out_inner, loss, normalize) = integers(call, 0, n_integers)  # fmt: skip
+        settings = reals(call, n_integers, n_reals)
+        steps, limit, worst = (x_class, y_class), math.inf if normalize else 1.0, -1
+        number = lo
+        while number < hi:
+            n = min(lanes, hi - number)
+            outer, i = positions(number, inner)
+            if gathered:
+                row = outer * x_outer + i * x_inner + x, outer * y_outer + i * y_inner + targets, class_weight
+                written = outer * out_outer + i * out_inner + out
+            else:
+                o = number // inner
+                at = number - o * inner
+                n = min(n, inner - at)
+                row = o * x_outer + at * x_inner + x, o * y_outer + at * y_inner + targets, class_weight
+                written = o * out_outer + at * out_inner + out
+            mask = first(X, n)
+            weight, target = full_wide(X, 1.0), full_index(X, -1)
+            if sample_weight:
+                weight = wide(load_part(R, sample_weight + size * number, 0, mask))
+            active = mask & (weight != 0.0)
+            if hard:
+                target = gather_index(X, iota(X) * 8 + (targets + 8 * number), mask)
+                active = active & (target != ignore_index)
+                bad = active & ((target < 0) | (target >= classes))
+                if any_set(bad):
+                    return number + lowest(bad)
+            total, wrong = totals(row, steps, mask, classes, limit)
+            if any_set(active & (wrong >= 0)):
+                element = least(active & (wrong >= 0), (outer * classes + wrong) * inner + i)
+                worst = element if worst < 0 else min(worst, element)
+            if not normalize:
+                total = full_wide(X, 1.0)
+            value, dot = losses(row, steps, mask, target, total, classes, settings)
+            store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value * weight, 0.0)))
+            if output:
+                sums = total, dot if normalize else full_wide(X, 0.0)
+                share = weight * settings[3]
+                outputs(row, steps, mask, active, written, out_class, target, sums, share, classes, settings)
+            number += n
+        return worst
+
+    return tiles
+
