@@ -64,7 +64,7 @@ def access(options: ElementOptions, name: str) -> SimpleNamespace:
 def pointwise(options: ElementOptions) -> Any:
     """The formula of one vector: (loss, gradient), or for activations and scores the values to write."""
     real, X = np.float32 if options.logits.real == "f4" else np.float64, options.logits
-    exp, log = numerics.exponential(inline, simd, real), numerics.logarithm(inline, simd)
+    exp, log = numerics.exponential(inline, simd, real, gradual=True), numerics.logarithm(inline, simd)
     logit = numerics.binary_formulas(inline, simd, real, exp)
     probability = numerics.probability_formulas(inline, simd, log)
     logit_loss, probability_loss, sigmoid_of = logit.loss_and_gradient, probability.loss_and_gradient, logit.sigmoid

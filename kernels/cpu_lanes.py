@@ -66,8 +66,8 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
         at, soft_at, class_weight = row
         target, z_target = aimed
         zero, zeros = full(X, 0.0), full_wide(X, 0.0)
-        sums = (zero, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero)
-        y, w, before = zero, zero, full_index(X, 0)
+        sums = (zero, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero, zero)
+        y, w, before, hot = zero, zero, full_index(X, 0), mask
         above, (most, winner) = following(X, z_target), best
         for c in range(j, end):
             z = transform(read(at, c * steps[0], mask), curve)
@@ -77,10 +77,11 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
                 w = full(X, peek(R, class_weight + size * c))
             if scored:
                 k = full_index(X, c)
+                hot = k == target
                 before = before + as_index(z >= select(k < target, z_target, above))
                 higher = z > most
                 most, winner = select(higher, z, most), select(higher, k, winner)
-            sums = step(z, mask, ref, y, w, sums)
+            sums = step(z, mask, hot, ref, y, w, sums)
         return sums, before, (most, winner)
 
     return sums_of
@@ -95,7 +96,7 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
     def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, curve: Any) -> Any:
         ref = top = full(X, -math.inf)
         zeros = full_wide(X, 0.0)
-        total = shift = seen = energy = square = mass = moment = negentropy = zeros
+        total = shift = seen = energy = rest = square = mass = moment = negentropy = zeros
         before, best, j = full_index(X, 0), (top, full_index(X, 0)), 0
         while j < classes:
             end = min(j + BLOCK, classes)
@@ -110,7 +111,7 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
                 fall = select(over, wide(ref) - wide(peak), 0.0)
                 factor = wide(exp(narrow(X, fall)))
                 if scored:
-                    energy, square = factor * (energy + fall * total), factor * factor * square
+                    energy, rest, square = factor * (energy + fall * total), factor * rest, factor * factor * square
                 if smoothed and j > 0:
                     shift = shift + fall * (seen if weighted else j)
                 total = total * factor
@@ -119,9 +120,10 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
             top = maximum(peak, top)
             total, shift, seen = total + wide(block[0]), shift + wide(block[2]), seen + wide(block[3])
             mass, moment, negentropy = mass + block[4], moment + block[5], negentropy + block[6]
-            energy, square, before = energy + wide(block[7]), square + wide(block[8]), before + ranked
+            energy, rest, square = energy + wide(block[7]), rest + wide(block[8]), square + wide(block[9])
+            before = before + ranked
             j = end
-        return top, ref, total, shift, (mass, moment, negentropy), (energy, square, before, best[1])
+        return top, ref, total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
 
     return sums
 
@@ -151,7 +153,7 @@ def lane_writer(options: Options, device: SimpleNamespace) -> Any:
 def lane_results(options: Options, device: SimpleNamespace) -> Any:
     """Write what scored rows come to."""
     X, R, size = options.logits, options.real, options.real.itemsize
-    transform, read, exp = device.transform, lane_access(options, options.logits).read, device.exp
+    transform, read = device.transform, lane_access(options, options.logits).read
     brier_of, entropy_of, log = device.brier, device.entropy, device.log
 
     @inline
@@ -172,8 +174,8 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
     def results(row: Any, step: Any, mask: Any, number: Any, classes: Any, to: Any, state: Any, scores: Any, curve: Any) -> Any:
         prediction, confidence, entropy, rank, brier = to
         top, ref, total, d, aimed = state
-        energy, square, before, winner = scores
-        target, z_target = aimed
+        energy, rest, square, before, winner = scores
+        target, _ = aimed
         if any_set(mask & (d != d)):
             first_nan, amid, holds = amid_nan(row[0], step, mask, classes, aimed, winner, curve)
             winner, before = first_nan, select(holds, amid, before)
@@ -182,10 +184,9 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
         store_part(R, confidence + size * number, 0, mask, narrow(X, full_wide(X, 1.0) / d))
         store_part(R, entropy + size * number, 0, mask, narrow(X, entropy_of(log(d), energy / total, wide(top) - wide(ref))))
         if rank != 0:
-            p_target = wide(exp(z_target - top)) / d
             aside = target < 0
             scatter_index(X, lanes + (rank + 8 * number), mask, select(aside, full_index(X, -1), before))
-            value = select(aside, 0.0, brier_of(p_target, square / (total * total)))
+            value = select(aside, 0.0, brier_of(rest / total, square / (total * total)))
             store_part(R, brier + size * number, 0, mask, narrow(X, value))
 
     return results

@@ -74,13 +74,14 @@ def _transform(options: Options, tanh: Any) -> Any:
 
 
 def _step(options: Options, exp: Any, log: Any) -> Any:
-    """One vector's share in the sums over classes."""
+    """One vector's share in the sums over classes. A scored target (`hot`) is left out of `rest` and `square`, which
+    make its Brier score: 1 - p would cancel."""
     soft, smoothed, weighted = options.target == "soft", options.smoothed, options.weighted
     divergence, scored = options.divergence, options.result == "score"
 
     @inline
-    def step(z: Any, valid: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
-        total, top, shift, seen, mass, moment, negentropy, energy, square = sums
+    def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
+        total, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         t = z - ref
         e = exp(t)
         total = total + e
@@ -96,8 +97,9 @@ def _step(options: Options, exp: Any, log: Any) -> Any:
                 negentropy = negentropy + select(a > 0.0, a * log(a), a)
         if scored:
             energy = fma(e, maximum(-1e4, t), energy)  # a masked class has e = 0 and t = -inf
-            square = fma(e, e, square)
-        return total, top, shift, seen, mass, moment, negentropy, energy, square
+            rest = select(hot, rest, rest + e)
+            square = select(hot, square, fma(e, e, square))
+        return total, top, shift, seen, mass, moment, negentropy, energy, rest, square
 
     return step
 

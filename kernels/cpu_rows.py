@@ -54,45 +54,58 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     X, Y, R = options.logits, options.soft or options.logits, options.real
     lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
-    step, transform, phases = device.step, device.transform, 2 if scored else 1
+    step, transform = device.step, device.transform
+
+    @inline
+    def whole(row: Any, k: Any, stop: Any, ref: Any, limit: Any, sums: Any, before: Any, curve: Any) -> Any:
+        p, q, v = row
+        y = w = full(X, 0.0)
+        every, none = first(X, lanes), first(X, 0)
+        while k + lanes <= stop:
+            prefetch(p + k * size + AHEAD)
+            z = transform(load(X, p, k), curve)
+            if soft:
+                prefetch(q + k * soft_size + AHEAD)
+                y = load(Y, q, k)
+            if weighted:
+                w = load(R, v, k)
+            if scored:
+                before += count(z >= limit)
+            sums = step(z, every, none, ref, y, w, sums)
+            k += lanes
+        return k, sums, before
+
+    @inline
+    def part(row: Any, k: Any, n: Any, ref: Any, target: Any, z_target: Any, sums: Any, before: Any, curve: Any) -> Any:
+        p, q, v = row
+        mask = first(X, n)
+        z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
+        y = load_part(Y, q, k, mask) if soft else z
+        w = load_part(R, v, k, mask) if weighted else z
+        place, at = ramp(X), full(X, target - k)
+        if scored:
+            before += count(mask & (z >= select(place < at, z_target, following(X, z_target))))
+        return step(z, mask, place == at, ref, y, w, sums), before
 
     @inline
     def sums_of(row: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
-        p, q, v = row
         zero, zeros = full(X, 0.0), full_wide(X, 0.0)
-        sums = (zero, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero)
-        y, w, every, before = zero, zero, first(X, lanes), 0
-        above = following(X, z_target)
-        k = j
-        for phase in range(phases):  # ties count before the target only
-            limit = full(X, z_target if phase < phases - 1 else above)
-            stop = min(end, target - target % lanes) if phase < phases - 1 else end
-            while k + lanes <= stop:
-                prefetch(p + k * size + AHEAD)
-                z = transform(load(X, p, k), curve)
-                if soft:
-                    prefetch(q + k * soft_size + AHEAD)
-                    y = load(Y, q, k)
-                if weighted:
-                    w = load(R, v, k)
-                if scored:
-                    before += count(z >= limit)
-                sums = step(z, every, ref, y, w, sums)
-                k += lanes
+        sums = (zero, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero, zero)
+        k, before = j, 0
+        tied, above = full(X, z_target), full(X, following(X, z_target))  # ties count before the target only
+        if scored and j <= target < end:
+            k, sums, before = whole(row, k, target - target % lanes, ref, tied, sums, before, curve)
+            sums, before = part(row, k, min(lanes, end - k), ref, target, z_target, sums, before, curve)
+            k += lanes
+        limit = tied if scored and end <= target else above
+        k, sums, before = whole(row, k, end, ref, limit, sums, before, curve)
         if k < end:
-            mask = first(X, end - k)
-            z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
-            if soft:
-                y = load_part(Y, q, k, mask)
-            if weighted:
-                w = load_part(R, v, k, mask)
-            if scored:
-                before += count(z >= above)
-            sums = step(z, mask, ref, y, w, sums)
-        total, top, shift, seen, mass, moment, negentropy, energy, square = sums
-        real = wide(hsum(total)), wide(hsum(shift)), wide(hsum(seen)), wide(hsum(energy)), wide(hsum(square))
-        return hmax(top), real, (hsum(mass), hsum(moment), hsum(negentropy)), before
+            sums, before = part(row, k, end - k, ref, target, z_target, sums, before, curve)
+        total, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
+        real = wide(hsum(total)), wide(hsum(shift)), wide(hsum(seen))
+        scores = wide(hsum(energy)), wide(hsum(rest)), wide(hsum(square)), before
+        return hmax(top), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
 
     return sums_of
 
@@ -105,19 +118,19 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
     @inline
     def sums(row: Any, classes: Any, target: Any, z_target: Any, curve: Any) -> Any:
         ref = top = narrow(R, -math.inf)
-        total = shift = seen = energy = square = mass = moment = negentropy = 0.0
+        total = shift = seen = energy = rest = square = mass = moment = negentropy = 0.0
         before = top_at = j = 0
         while j < classes:
             end = min(j + BLOCK, classes)
             if ref == -math.inf:
                 ref = maximum_of(row[0], j, end, curve)
             base = narrow(R, 0.0) if ref == -math.inf else ref  # nothing but -inf so far: 0 lets a NaN show
-            peak, block, exact, ranked = sums_of(row, j, end, base, target, z_target, curve)
+            peak, block, exact, scores = sums_of(row, j, end, base, target, z_target, curve)
             if peak - base > SLACK:
                 fall = wide(ref) - wide(peak)
                 factor = wide(exp(narrow(R, fall)))
                 if scored:
-                    energy, square = factor * (energy + fall * total), factor * factor * square
+                    energy, rest, square = factor * (energy + fall * total), factor * rest, factor * factor * square
                 if smoothed and j > 0:
                     shift += fall * (seen if weighted else j)
                 total *= factor
@@ -125,13 +138,11 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
                 continue
             if peak > top:
                 top, top_at = peak, j
-            total, shift, seen, energy, square = (
-                total + block[0], shift + block[1], seen + block[2], energy + block[3], square + block[4],
-            )  # fmt: skip
+            total, shift, seen = total + block[0], shift + block[1], seen + block[2]
             mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
-            before += ranked
+            energy, rest, square, before = energy + scores[0], rest + scores[1], square + scores[2], before + scores[3]
             j = end
-        return top, ref, total, shift, (mass, moment, negentropy), (energy, square, before, top_at)
+        return top, ref, total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at)
 
     return sums
 
@@ -194,7 +205,7 @@ def row_eraser(options: Options) -> Any:
 def row_results(options: Options, device: SimpleNamespace) -> Any:
     """Write what a scored row comes to."""
     X, R, lanes, size = options.logits, options.real, options.logits.lanes, options.real.itemsize
-    transform, exp, log, brier_of, entropy_of = device.transform, device.exp, device.log, device.brier, device.entropy
+    transform, log, brier_of, entropy_of = device.transform, device.log, device.brier, device.entropy
 
     @inline
     def find(p: Any, start: Any, classes: Any, wanted: Any, curve: Any) -> Any:
@@ -208,13 +219,6 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
                 return k + lowest(hit)
             k += lanes
         return -1
-
-    @inline
-    def ties(p: Any, target: Any, z_target: Any, curve: Any) -> Any:
-        """Classes before the target, in the target's own vector, that equal it."""
-        start = target - target % lanes
-        mask = first(X, target - start)
-        return count(mask & (transform(load_part(X, p, start, mask), curve) == z_target))
 
     @inline
     def rank_in_nan(p: Any, target: Any, z_target: Any, classes: Any, curve: Any) -> Any:
@@ -236,7 +240,7 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
     def results(row: Any, number: Any, classes: Any, at: Any, state: Any, scores: Any, curve: Any) -> Any:
         prediction, confidence, entropy, rank, brier = at
         top, ref, total, d, target, z_target = state
-        energy, square, before, top_at = scores
+        energy, rest, square, before, top_at = scores
         winner = -1
         if d != d:
             winner = find(row[0], 0, classes, narrow(R, d), curve)
@@ -250,13 +254,10 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
             poke_index(rank + 8 * number, -1)
             poke(R, brier + size * number, 0.0)
         elif rank != 0:
-            p_target = wide(exp(z_target - top)) / d
             if nan:
                 before = rank_in_nan(row[0], target, z_target, classes, curve)
-            else:
-                before += ties(row[0], target, z_target, curve)
             poke_index(rank + 8 * number, before)
-            poke(R, brier + size * number, brier_of(p_target, square / (total * total)))
+            poke(R, brier + size * number, brier_of(rest / total, square / (total * total)))
 
     return results
 

@@ -66,27 +66,31 @@ def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..
     return evaluate
 
 
-def exponential(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
+def exponential(jit: Jit, ops: Any, real: Any, gradual: bool = False) -> Callable[..., Any]:
     """e^t for t well below overflow: within 1 ulp, exactly 1 at 0, exactly 0 where the result would be subnormal.
 
     t = n·log 2 + r with n an integer: e^t = 2^n·(1 + r + r²·q(r)). Adding 1.5·2^mantissa rounds to an integer and leaves
-    n, plus the exponent's bias, in the low bits of the sum, whence `ops.pow2` takes it.
+    n, plus the exponent's bias, in the low bits of the sum, whence `ops.pow2` takes it. With `gradual`, t <= 0 may have a
+    subnormal result: it is made 2^64 times as large and then scaled.
     """
     single = real is np.float32
-    log2e = real(1 / math.log(2))
+    log2e, bias = real(1 / math.log(2)), 64 if gradual else 0
     ln2, ln2_rest = (real(LN2), real(LN2 - float(real(LN2)))) if single else LN2_PARTS
-    magic, least = (real(1.5 * 2**23 + 127), real(-88.0)) if single else (real(1.5 * 2**52 + 1023), real(-709.0))
+    magic = real(1.5 * 2**23 + 127) if single else real(1.5 * 2**52 + 1023)
+    raised, scale = real(magic + real(bias)), real(2.0**-bias)
+    least = real({(True, False): -88, (True, True): -104, (False, False): -709, (False, True): -746}[single, gradual])
     fma, maximum, pow2, one = ops.fma, ops.maximum, ops.pow2, real(1)
     remainder = polynomial(jit, ops, tuple(real(c) for c in EXP[real]))
 
     @jit
     def exp(t: Any) -> Any:
         t = maximum(least, t)
-        shifted = fma(t, log2e, magic)
-        n = shifted - magic
+        shifted = fma(t, log2e, raised)
+        n = shifted - raised
         r = fma(n, -ln2_rest, fma(n, -ln2, t))
         p = fma(fma(remainder(r), r, one), r, one)
-        return p * pow2(shifted)
+        p = p * pow2(shifted)
+        return p * scale if gradual else p
 
     return exp
 
@@ -152,10 +156,9 @@ def row_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleNamespace
         return maximum(0.0, logd - (energy - lead))
 
     @jit
-    def brier(p_target: Any, squares: Any) -> Any:
-        """(1 - p_y)² + Σ p² over the other classes, from squares = Σ p² over all."""
-        miss = 1.0 - p_target
-        return miss * miss + maximum(0.0, squares - p_target * p_target)
+    def brier(miss: Any, squares: Any) -> Any:
+        """(1 - p_y)² + Σ p² over the other classes, from miss = 1 - p_y and squares = Σ p²."""
+        return miss * miss + squares
 
     @jit
     def log_normalizer(top: Any, logd: Any) -> Any:
@@ -174,7 +177,7 @@ def binary_formulas(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -> S
     @jit
     def product(weight: Any, value: Any) -> Any:
         """weight·value, where 0 times infinity is 0."""
-        return select(weight == zero, zero, weight * value)
+        return select((weight == zero) & (value == value), zero, weight * value)
 
     @jit
     def loss_and_gradient(x: Any, positive: Any, negative: Any) -> Any:
@@ -217,6 +220,13 @@ def probability_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleN
         return maximum(floor, log(p + log_eps))
 
     @jit
+    def log_rest(p: Any, log_eps: Any) -> Any:
+        """log(1 - p + log_eps), with what the sum rounds off put back."""
+        change = log_eps - p
+        rest = 1.0 + change
+        return maximum(floor, log(rest) + (change - (rest - 1.0)) / maximum(least, rest))
+
+    @jit
     def slope(p: Any, log_eps: Any) -> Any:
         """The derivative of log(p + log_eps), bounded."""
         return 1.0 / maximum(least, p + log_eps)
@@ -226,7 +236,7 @@ def probability_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleN
         """-[y·log p + no·log(1 - p)], where no = 1 - y, and its derivative, 0 outside the clip range."""
         c = clip(p, eps)
         rest = 1.0 - c
-        loss = -(y * log_p(c, log_eps) + no * log_p(rest, log_eps))
+        loss = -(y * log_p(c, log_eps) + no * log_rest(c, log_eps))
         if log_eps == 0.0:
             gradient = (c - y) / maximum(least, c * rest)
         else:

@@ -187,9 +187,7 @@ def binary_from_logits() -> Iterator[dict[str, Any]]:
             yield differentiated(full, f"{peer}, pos_weight=q)", call, LOGITS, target, loss, **weighted)
     peer = "F.binary_cross_entropy_with_logits(x, y, reduction='sum') / len(x)"
     total = partial(with_logits, target=tensor(LABELS), reduction="sum")
-    yield differentiated(
-        "multi-label", peer, call, LOGITS, LABELS, lambda v: total(v) / ROWS, reduction="batchmean"
-    )
+    yield differentiated("multi-label", peer, call, LOGITS, LABELS, lambda v: total(v) / ROWS, reduction="batchmean")
 
 
 def binary_from_probabilities() -> Iterator[dict[str, Any]]:

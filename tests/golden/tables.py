@@ -2,8 +2,9 @@
 
 A table is ``<peer>.json``: the versions that made it and a list of cases, each ``{"name", "peer", "call", "args",
 "options", "value"[, "grad"][, "unit"]}``: ``fusedloss.<call>(*args, **options)`` must give ``value``, and its gradient
-``grad``, to a few ulp of them or of ``unit``; ``peer`` is the expression that gave them. Numbers have the fewest digits that read back to the same bits. An array is
-``{"dtype", "shape", "data"[, "tile"]}``, where ``tile`` repeats the whole along the last axis.
+``grad``, to a few ulp of them or of ``unit``; ``peer`` is the expression that gave them. Numbers have the fewest digits
+that read back to the same bits. An array is ``{"dtype", "shape", "data"[, "tile"]}``, where ``tile`` repeats the whole
+along the last axis.
 """
 
 import json
