@@ -21,7 +21,7 @@ from .simd import (
     select, wide,
 )  # fmt: skip
 
-BLOCK = 64
+BLOCK = 16
 """Classes between two looks at the references."""
 
 
@@ -54,19 +54,19 @@ def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
 
 
 def lane_block(options: Options, device: SimpleNamespace) -> Any:
-    """Sums over some classes, relative to `ref`; the classes that rank before the target; where the maximum is."""
+    """Sums over some classes, relative to a reference; the classes that rank before the target; where the maximum is."""
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
     read, read_soft = lane_access(options, X).read, lane_access(options, Y).read
-    step, transform = device.step, device.transform
+    step, fold, transform = device.step, device.fold, device.transform
 
     @inline
-    def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, ref: Any, aimed: Any, best: Any, curve: Any) -> Any:
+    def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, refs: Any, aimed: Any, best: Any, curve: Any) -> Any:
         apart()
         at, soft_at, class_weight = row
         target, z_target = aimed
         zero, zeros = full(X, 0.0), full_wide(X, 0.0)
-        sums = (zero, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero, zero)
+        sums = (zero, zeros, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero, zero)
         y, w, before, hot = zero, zero, full_index(X, 0), mask
         above, (most, winner) = following(X, z_target), best
         for c in range(j, end):
@@ -81,8 +81,8 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
                 before = before + as_index(z >= select(k < target, z_target, above))
                 higher = z > most
                 most, winner = select(higher, z, most), select(higher, k, winner)
-            sums = step(z, mask, hot, ref, y, w, sums)
-        return sums, before, (most, winner)
+            sums = step(z, mask, hot, refs, y, w, sums)
+        return fold(sums), before, (most, winner)
 
     return sums_of
 
@@ -95,7 +95,7 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
     @inline
     def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, curve: Any) -> Any:
         ref = top = full(X, -math.inf)
-        zeros = full_wide(X, 0.0)
+        zeros = anchor = full_wide(X, 0.0)
         total = shift = seen = energy = rest = square = mass = moment = negentropy = zeros
         before, best, j = full_index(X, 0), (top, full_index(X, 0)), 0
         while j < classes:
@@ -104,8 +104,9 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
             if any_set(fresh):
                 ref = select(fresh, maximum_of(row[0], steps[0], mask, j, end, curve), ref)
             base = select(ref == -math.inf, 0.0, ref)  # nothing but -inf so far: 0 lets a NaN show
-            block, ranked, best = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
-            peak = block[1]
+            anchor = select(fresh, wide(base), anchor)
+            block, ranked, best = sums_of(row, steps, mask, j, end, (base, anchor), aimed, best, curve)
+            peak = block[2]
             over = (peak - base) > SLACK
             if any_set(over):
                 fall = select(over, wide(ref) - wide(peak), 0.0)
@@ -118,12 +119,12 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
                 ref = select(over, peak, ref)
                 continue
             top = maximum(peak, top)
-            total, shift, seen = total + wide(block[0]), shift + wide(block[2]), seen + wide(block[3])
-            mass, moment, negentropy = mass + block[4], moment + block[5], negentropy + block[6]
-            energy, rest, square = energy + wide(block[7]), rest + wide(block[8]), square + wide(block[9])
+            total, shift, seen = total + block[1], shift + wide(block[3]), seen + wide(block[4])
+            mass, moment, negentropy = mass + block[5], moment + block[6], negentropy + block[7]
+            energy, rest, square = energy + wide(block[8]), rest + wide(block[9]), square + wide(block[10])
             before = before + ranked
             j = end
-        return top, ref, total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
+        return top, (ref, anchor), total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
 
     return sums
 
@@ -157,28 +158,27 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
     brier_of, entropy_of, log = device.brier, device.entropy, device.log
 
     @inline
-    def amid_nan(at: Any, step: Any, mask: Any, classes: Any, aimed: Any, winner: Any, curve: Any) -> Any:
-        """Prediction and rank in rows that hold NaN, which is above everything; and which rows those are."""
+    def amid_nan(at: Any, step: Any, mask: Any, classes: Any, aimed: Any, curve: Any) -> Any:
+        """Which rows hold NaN, and their prediction and rank: NaN is above everything."""
         apart()
         target, z_target = aimed
-        holds, before = full(X, 0.0) != 0.0, full_index(X, 0)
+        holds, winner, before = full(X, 0.0) != 0.0, full_index(X, 0), full_index(X, 0)
         for c in range(classes - 1, -1, -1):
             z, k = transform(read(at, c * step, mask), curve), full_index(X, c)
             nan, earlier = z != z, k < target
             winner, holds = select(nan, k, winner), holds | nan
             above = ((z_target == z_target) & (nan | (z > z_target) | ((z == z_target) & earlier))) | (nan & earlier)
             before = before + as_index(above)
-        return winner, before, holds
+        return holds, winner, before
 
     @inline
-    def results(row: Any, step: Any, mask: Any, number: Any, classes: Any, to: Any, state: Any, scores: Any, curve: Any) -> Any:
+    def results(mask: Any, number: Any, to: Any, state: Any, nans: Any, scores: Any) -> Any:
         prediction, confidence, entropy, rank, brier = to
         top, ref, total, d, aimed = state
         energy, rest, square, before, winner = scores
         target, _ = aimed
-        if any_set(mask & (d != d)):
-            first_nan, amid, holds = amid_nan(row[0], step, mask, classes, aimed, winner, curve)
-            winner, before = first_nan, select(holds, amid, before)
+        holds, first_nan, amid = nans
+        winner, before = select(holds, first_nan, winner), select(holds, amid, before)
         lanes = iota(X) * 8
         scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
         store_part(R, confidence + size * number, 0, mask, narrow(X, full_wide(X, 1.0) / d))
@@ -189,11 +189,11 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
             value = select(aside, 0.0, brier_of(rest / total, square / (total * total)))
             store_part(R, brier + size * number, 0, mask, narrow(X, value))
 
-    return results
+    return results, amid_nan
 
 
 def lane_target(options: Options, device: SimpleNamespace) -> Any:
-    """Each lane's class (-1 where masked), its logit, weight and moment; and the lanes whose class is out of range."""
+    """Each lane's class (-1 where masked), its logit and weight; and the lanes whose class is out of range."""
     X, R, size, transform = options.logits, options.real, options.real.itemsize, device.transform
 
     @inline
@@ -208,7 +208,7 @@ def lane_target(options: Options, device: SimpleNamespace) -> Any:
         mass = select(active, full_wide(X, 1.0), 0.0)
         if class_weight:
             mass = wide(gather(R, target * size + class_weight, active))
-        return (target, z), mass, select(mass == 0.0, 0.0, mass * wide(z)), active, bad
+        return (target, z), mass, active, bad
 
     return aim
 
@@ -237,7 +237,8 @@ def make_lanes(options: Options) -> Any:
     """The kernel over rows whose classes lie apart, for these options."""
     device = device_functions(options)
     X, R, size, gathered = options.logits, options.real, options.real.itemsize, options.gathered
-    sums, outputs, results = lane_sums(options, device), lane_writer(options, device), lane_results(options, device)
+    sums, outputs = lane_sums(options, device), lane_writer(options, device)
+    results, amid_nan = lane_results(options, device)
     positions, aim, exp, log = lane_positions(options), lane_target(options, device), device.exp, device.log
     loss_of, factors_of, normalizer_of = device.loss, device.factors, device.log_normalizer
     hard, output, result, lanes = options.target == "hard", options.output != "", options.result, options.logits.lanes
@@ -270,26 +271,31 @@ def make_lanes(options: Options) -> Any:
             if sample_weight:
                 weight = wide(load_part(R, sample_weight + size * number, 0, mask))
             active = mask & (weight != 0.0)
-            aimed, mass, moment = (full_index(X, -1), full(X, math.nan)), weight, weight
+            aimed, mass = (full_index(X, -1), full(X, math.nan)), weight
             if hard:
-                aimed, mass, moment, active, bad = aim(
+                aimed, mass, active, bad = aim(
                     x_class, where, mask, targets + 8 * number, classes, ignore_index, class_weight, weight, curve
                 )
                 if any_set(bad):
                     return number + lowest(bad)
-            top, ref, total, shift, exact, scores = sums(row, steps, mask, classes, aimed, curve)
+            top, (ref, anchor), total, shift, exact, scores = sums(row, steps, mask, classes, aimed, curve)
             if hard:
+                moment = select(mass == 0.0, 0.0, (wide(aimed[1]) - anchor) * mass)
                 exact = mass, moment, full_wide(X, 0.0)
             d = total / wide(exp(top - ref))
             logd, peak = log(d), wide(top)
             if loss:
-                value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
+                value = loss_of(exact, shift, peak, (wide(ref), anchor), logd, weight, classes, terms)
                 store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value, 0.0)))
+            nans = active & ~active, full_index(X, 0), full_index(X, 0)
+            if result != "loss" and any_set(mask & (d != d)):
+                nans = amid_nan(at, x_class, mask, classes, aimed, curve)
             if normalizer:
-                store_part(R, normalizer + size * number, 0, mask, narrow(X, normalizer_of(peak, logd)))
+                lse = select(nans[0], math.nan, normalizer_of(peak, logd))
+                store_part(R, normalizer + size * number, 0, mask, narrow(X, lse))
             if result == "score":
                 to = prediction, confidence, entropy, rank, brier
-                results(row, x_class, mask, number, classes, to, (top, ref, total, d, aimed), scores, curve)
+                results(mask, number, to, (top, ref, total, d, aimed), nans, scores)
             if output:
                 gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
                 factors = narrow(X, gain), narrow(X, hit), narrow(X, uniform)

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import numerics, simd
 from .jit import inline
-from .simd import Format, absolute, fma, maximum, select, wide
+from .simd import Format, absolute, fma, full, maximum, select, wide
 
 SLACK = 2.0
 """How far, in nats, a row's maximum may pass the reference of its exponentials before the reference is raised."""
@@ -53,7 +53,7 @@ def device_functions(options: Options) -> SimpleNamespace:
     log = numerics.logarithm(inline, simd)
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(inline, simd, log)))
     device.transform = _transform(options, numerics.hyperbolic_tangent(inline, simd, real, exp))
-    device.step = _step(options, exp, log)
+    device.step, device.fold = _step(options, exp, log), _fold(options)
     device.value = _value(options, exp)
     device.loss, device.factors = _loss(options, device), _factors(options)
     return device
@@ -80,28 +80,42 @@ def _step(options: Options, exp: Any, log: Any) -> Any:
     divergence, scored = options.divergence, options.result == "score"
 
     @inline
-    def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
-        total, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
+    def step(z: Any, valid: Any, hot: Any, refs: Any, y: Any, w: Any, sums: Any) -> Any:
+        total, whole, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
+        ref, anchor = refs
         t = z - ref
         e = exp(t)
         total = total + e
         top = maximum(z, top)
         if smoothed:
-            shift = shift + select(valid, t * w if weighted else t, 0.0)
-            seen = seen + w if weighted else seen
+            if weighted:  # a class of weight 0 adds nothing, at -inf too
+                shift, seen = shift + select(valid & (w != 0.0), t * w, 0.0), seen + w
+            else:
+                shift = shift + select(valid, t, 0.0)
         if soft:
             a = wide(y * w if weighted else y)
             mass = mass + a
-            moment = fma(a, select(a == 0.0, 0.0, wide(z)), moment)
+            moment = fma(a, select(a == 0.0, 0.0, wide(z) - anchor), moment)
             if divergence:
                 negentropy = negentropy + select(a > 0.0, a * log(a), a)
         if scored:
             energy = fma(e, maximum(-1e4, t), energy)  # a masked class has e = 0 and t = -inf
             rest = select(hot, rest, rest + e)
             square = select(hot, square, fma(e, e, square))
-        return total, top, shift, seen, mass, moment, negentropy, energy, rest, square
+        return total, whole, top, shift, seen, mass, moment, negentropy, energy, rest, square
 
     return step
+
+
+def _fold(options: Options) -> Any:
+    """Take the sum of exponentials over to float64: one large term would swallow small ones for the rest of a row."""
+    X = options.logits
+
+    @inline
+    def fold(sums: Any) -> Any:
+        return (full(X, 0.0), sums[1] + wide(sums[0])) + sums[2:]  # noqa: RUF005
+
+    return fold
 
 
 def _value(options: Options, exp: Any) -> Any:
@@ -137,10 +151,11 @@ def _loss(options: Options, device: SimpleNamespace) -> Any:
     nll, smooth = device.nll, device.smooth
 
     @inline
-    def loss(exact: Any, shift: Any, top: Any, ref: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
+    def loss(exact: Any, shift: Any, top: Any, refs: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
         mass, moment, negentropy = exact
         smoothing, z_loss, weights, _ = terms
-        value = nll(mass, moment, top, logd)
+        ref, anchor = refs
+        value = nll(mass, moment, top - anchor, logd)
         if smoothed:
             value = select(smoothing == 1.0, 0.0, value)  # else 0 times an infinite loss
             value = smooth(value, smoothing, classes, weights, logd, shift + (ref - top) * weights)

@@ -23,6 +23,8 @@ from .simd import (
 
 BLOCK = 2048
 AHEAD = 8192  # bytes
+STRETCH = 16
+"""Vectors whose exponentials are added up in the arithmetic type."""
 
 
 def block_maximum(options: Options, transform: Any) -> Any:
@@ -50,33 +52,37 @@ def block_maximum(options: Options, transform: Any) -> Any:
 
 
 def block_sums(options: Options, device: SimpleNamespace) -> Any:
-    """Sums over part of a row, relative to `ref`, and the number of its classes that rank before the target."""
+    """Sums over part of a row, relative to a reference, and the number of its classes that rank before the target."""
     X, Y, R = options.logits, options.soft or options.logits, options.real
     lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
-    step, transform = device.step, device.transform
+    step, fold, transform, span = device.step, device.fold, device.transform, STRETCH * lanes
 
     @inline
-    def whole(row: Any, k: Any, stop: Any, ref: Any, limit: Any, sums: Any, before: Any, curve: Any) -> Any:
+    def whole(row: Any, k: Any, stop: Any, refs: Any, limit: Any, sums: Any, before: Any, curve: Any) -> Any:
         p, q, v = row
         y = w = full(X, 0.0)
         every, none = first(X, lanes), first(X, 0)
         while k + lanes <= stop:
-            prefetch(p + k * size + AHEAD)
-            z = transform(load(X, p, k), curve)
-            if soft:
-                prefetch(q + k * soft_size + AHEAD)
-                y = load(Y, q, k)
-            if weighted:
-                w = load(R, v, k)
-            if scored:
-                before += count(z >= limit)
-            sums = step(z, every, none, ref, y, w, sums)
-            k += lanes
+            pause = min(stop, (k // span + 1) * span)
+            while k + lanes <= pause:
+                prefetch(p + k * size + AHEAD)
+                z = transform(load(X, p, k), curve)
+                if soft:
+                    prefetch(q + k * soft_size + AHEAD)
+                    y = load(Y, q, k)
+                if weighted:
+                    w = load(R, v, k)
+                if scored:
+                    before += count(z >= limit)
+                sums = step(z, every, none, refs, y, w, sums)
+                k += lanes
+            if k % span == 0:  # at the same places with a target and without: to the same bits
+                sums = fold(sums)
         return k, sums, before
 
     @inline
-    def part(row: Any, k: Any, n: Any, ref: Any, target: Any, z_target: Any, sums: Any, before: Any, curve: Any) -> Any:
+    def part(row: Any, k: Any, n: Any, refs: Any, target: Any, limits: Any, sums: Any, before: Any, curve: Any) -> Any:
         p, q, v = row
         mask = first(X, n)
         z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
@@ -84,26 +90,26 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
         w = load_part(R, v, k, mask) if weighted else z
         place, at = ramp(X), full(X, target - k)
         if scored:
-            before += count(mask & (z >= select(place < at, z_target, following(X, z_target))))
-        return step(z, mask, place == at, ref, y, w, sums), before
+            before += count(mask & (z >= select(place < at, limits[0], limits[1])))
+        return step(z, mask, place == at, refs, y, w, sums), before
 
     @inline
-    def sums_of(row: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
+    def sums_of(row: Any, j: Any, end: Any, refs: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
         zero, zeros = full(X, 0.0), full_wide(X, 0.0)
-        sums = (zero, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero, zero)
+        sums = (zero, zeros, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero, zero)
         k, before = j, 0
-        tied, above = full(X, z_target), full(X, following(X, z_target))  # ties count before the target only
+        limits = tied, above = full(X, z_target), full(X, following(X, z_target))  # ties count before the target only
         if scored and j <= target < end:
-            k, sums, before = whole(row, k, target - target % lanes, ref, tied, sums, before, curve)
-            sums, before = part(row, k, min(lanes, end - k), ref, target, z_target, sums, before, curve)
+            k, sums, before = whole(row, k, target - target % lanes, refs, tied, sums, before, curve)
+            sums, before = part(row, k, min(lanes, end - k), refs, target, limits, sums, before, curve)
             k += lanes
         limit = tied if scored and end <= target else above
-        k, sums, before = whole(row, k, end, ref, limit, sums, before, curve)
+        k, sums, before = whole(row, k, end, refs, limit, sums, before, curve)
         if k < end:
-            sums, before = part(row, k, end - k, ref, target, z_target, sums, before, curve)
-        total, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
-        real = wide(hsum(total)), wide(hsum(shift)), wide(hsum(seen))
+            sums, before = part(row, k, end - k, refs, target, limits, sums, before, curve)
+        _, total, top, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
+        real = hsum(total), wide(hsum(shift)), wide(hsum(seen))
         scores = wide(hsum(energy)), wide(hsum(rest)), wide(hsum(square)), before
         return hmax(top), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
 
@@ -118,14 +124,18 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
     @inline
     def sums(row: Any, classes: Any, target: Any, z_target: Any, curve: Any) -> Any:
         ref = top = narrow(R, -math.inf)
+        anchor = 0.0
         total = shift = seen = energy = rest = square = mass = moment = negentropy = 0.0
         before = top_at = j = 0
         while j < classes:
             end = min(j + BLOCK, classes)
-            if ref == -math.inf:
+            fresh = ref == -math.inf
+            if fresh:
                 ref = maximum_of(row[0], j, end, curve)
             base = narrow(R, 0.0) if ref == -math.inf else ref  # nothing but -inf so far: 0 lets a NaN show
-            peak, block, exact, scores = sums_of(row, j, end, base, target, z_target, curve)
+            if fresh:
+                anchor = wide(base)
+            peak, block, exact, scores = sums_of(row, j, end, (base, anchor), target, z_target, curve)
             if peak - base > SLACK:
                 fall = wide(ref) - wide(peak)
                 factor = wide(exp(narrow(R, fall)))
@@ -142,7 +152,7 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
             mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
             energy, rest, square, before = energy + scores[0], rest + scores[1], square + scores[2], before + scores[3]
             j = end
-        return top, ref, total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at)
+        return top, (ref, anchor), total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at)
 
     return sums
 
@@ -239,14 +249,9 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
     @inline
     def results(row: Any, number: Any, classes: Any, at: Any, state: Any, scores: Any, curve: Any) -> Any:
         prediction, confidence, entropy, rank, brier = at
-        top, ref, total, d, target, z_target = state
+        top, ref, total, d, target, z_target, nan = state
         energy, rest, square, before, top_at = scores
-        winner = -1
-        if d != d:
-            winner = find(row[0], 0, classes, narrow(R, d), curve)
-        nan = winner >= 0
-        if not nan:
-            winner = find(row[0], top_at, classes, top, curve)
+        winner = nan if nan >= 0 else find(row[0], top_at, classes, top, curve)
         poke_index(prediction + 8 * number, winner)
         poke(R, confidence + size * number, 1.0 / d)
         poke(R, entropy + size * number, entropy_of(log(d), energy / total, wide(top) - wide(ref)))
@@ -254,19 +259,19 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
             poke_index(rank + 8 * number, -1)
             poke(R, brier + size * number, 0.0)
         elif rank != 0:
-            if nan:
+            if nan >= 0:
                 before = rank_in_nan(row[0], target, z_target, classes, curve)
             poke_index(rank + 8 * number, before)
             poke(R, brier + size * number, brier_of(rest / total, square / (total * total)))
 
-    return results
+    return results, find
 
 
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
     device = device_functions(options)
     R, size = options.real, options.real.itemsize
-    sums, write, results = row_sums(options, device), row_writer(options, device), row_results(options, device)
+    sums, write, (results, find) = row_sums(options, device), row_writer(options, device), row_results(options, device)
     aim, exp, log = hard_target(options, device), device.exp, device.log
     loss_of, factors_of, normalizer_of = device.loss, device.factors, device.log_normalizer
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
@@ -285,9 +290,9 @@ def make_rows(options: Options) -> Any:
             row = x + o * x_outer + i * x_inner, targets + o * y_outer + i * y_inner, class_weight
             written = out + o * out_outer + i * out_inner
             weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
-            target, z_target, mass, moment = -1, narrow(R, math.nan), 0.0, 0.0
+            target, z_target, mass = -1, narrow(R, math.nan), 0.0
             if hard:
-                target, z_target, mass, moment = aim(row, targets + 8 * number, classes, ignore_index, weight, curve)
+                target, z_target, mass = aim(row, targets + 8 * number, classes, ignore_index, weight, curve)
                 if target == classes:
                     return number
             if result == "loss" and (weight == 0.0 or (hard and target < 0)):
@@ -295,19 +300,22 @@ def make_rows(options: Options) -> Any:
                 if output:
                     clear(written, classes)
                 continue
-            top, ref, total, shift, exact, scores = sums(row, classes, target, z_target, curve)
+            top, (ref, anchor), total, shift, exact, scores = sums(row, classes, target, z_target, curve)
             if hard:
-                exact = mass, moment, 0.0
+                exact = mass, mass * (wide(z_target) - anchor) if mass != 0.0 else 0.0, 0.0
             d = total / wide(exp(top - ref))
             logd, peak = log(d), wide(top)
             if loss:
-                value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
+                value = loss_of(exact, shift, peak, (wide(ref), anchor), logd, weight, classes, terms)
                 poke(R, loss + size * number, value if target >= 0 or not hard else 0.0)
+            nan = -1
+            if result != "loss" and d != d:
+                nan = find(row[0], 0, classes, narrow(R, d), curve)
             if normalizer:
-                poke(R, normalizer + size * number, normalizer_of(peak, logd))
+                poke(R, normalizer + size * number, d if nan >= 0 else normalizer_of(peak, logd))
             if result == "score":
                 at = prediction, confidence, entropy, rank, brier
-                results(row, number, classes, at, (top, ref, total, d, target, z_target), scores, curve)
+                results(row, number, classes, at, (top, ref, total, d, target, z_target, nan), scores, curve)
             if output:
                 gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
                 factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
@@ -320,7 +328,7 @@ def make_rows(options: Options) -> Any:
 
 
 def hard_target(options: Options, device: SimpleNamespace) -> Any:
-    """A row's class (-1 where it is masked, `classes` where out of range), its logit, weight and moment."""
+    """A row's class (-1 where it is masked, `classes` where out of range), its logit and weight."""
     X, R, transform = options.logits, options.real, device.transform
     size, real_size = X.itemsize, R.itemsize
 
@@ -328,11 +336,11 @@ def hard_target(options: Options, device: SimpleNamespace) -> Any:
     def aim(row: Any, at: Any, classes: Any, ignore_index: Any, weight: Any, curve: Any) -> Any:
         target = peek_index(at)
         if target == ignore_index or weight == 0.0:
-            return -1, narrow(R, math.nan), 0.0, 0.0
+            return -1, narrow(R, math.nan), 0.0
         if target < 0 or target >= classes:
-            return classes, narrow(R, math.nan), 0.0, 0.0
+            return classes, narrow(R, math.nan), 0.0
         z = transform(peek(X, row[0] + size * target), curve)
         mass = wide(peek(R, row[2] + real_size * target)) if row[2] else 1.0
-        return target, z, mass, mass * wide(z) if mass != 0.0 else 0.0
+        return target, z, mass
 
     return aim

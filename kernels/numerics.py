@@ -141,9 +141,9 @@ def row_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleNamespace
     maximum, select = ops.maximum, ops.select
 
     @jit
-    def nll(mass: Any, moment: Any, top: Any, logd: Any) -> Any:
-        """Σ y·(lse - z), from mass = Σ y and moment = Σ y·z; lse by itself would lose what logd holds."""
-        return mass * logd - (moment - mass * top)
+    def nll(mass: Any, moment: Any, lead: Any, logd: Any) -> Any:
+        """Σ y·(lse - z), from mass = Σ y, moment = Σ y·(z - anchor) and lead = top - anchor; never from lse alone."""
+        return mass * logd - (moment - mass * lead)
 
     @jit
     def smooth(loss: Any, smoothing: Any, classes: Any, weights: Any, logd: Any, shift: Any) -> Any:

@@ -73,12 +73,21 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+ALONG, ACROSS = (15, 37, 1), (5, 37, 3)
+"""Classes side by side, and apart: kernels of their own on the CPU."""
+CASES = [
+    *((np.dtype(np.float32), ALONG, options) for options in OPTIONS),
+    *((np.dtype(np.float32), ACROSS, options) for options in (OPTIONS[0], OPTIONS[-1])),
+    *((np.dtype(np.float64), shape, OPTIONS[-1]) for shape in (ALONG, ACROSS)),
+    *((dtype, ALONG, OPTIONS[-1]) for dtype in (np.dtype(np.float16), BFLOAT16)),
+]
+
+
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_cross_entropy_and_its_gradient_are_those_of_float64(kernels, rng, dtype, soft, weighted, options):
-    shape = outer, classes, inner = 5, 37, 3
+@pytest.mark.parametrize(("dtype", "shape", "options"), CASES, ids=str)
+def test_cross_entropy_and_its_gradient_are_those_of_float64(kernels, rng, dtype, shape, soft, weighted, options):
+    outer, classes, inner = shape
     rows = outer * inner
     x = (3 * rng.standard_normal(shape)).astype(dtype)
     target = rng.random(shape).astype(dtype) if soft else rng.integers(0, classes, rows)

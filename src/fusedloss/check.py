@@ -135,6 +135,43 @@ def binary_scores(logits: Any, target: Any, sample_weight: Any, device: str, fix
     return Problem("score_binary", "elements", 0, reads, {}, fixed, dtype, device, "logits", logits)
 
 
+def scored(scores: Any, target: Any, sample_weight: Any, device: str, fixed: dict[str, Any]) -> Problem:
+    """Check the scores of rows, and the classes they were scored against; their confidence stands for the logits."""
+    columns, dtype = _columns(scores, ("confidence", "nll", "entropy", "brier"), {"prediction": "i8", "rank": "i8"})
+    shape = columns["confidence"].shape
+    y = adopt(target, "target")
+    if y.dtype.kind not in "iu" and (y.size or is_array(target)):
+        raise DTypeError(f"target has dtype {y.dtype}, expected integers: classes")
+    if y.shape != shape:
+        raise ShapeError(f"target has shape {y.shape}, expected {shape}, the scores' shape")
+    rows = {name: column.ravel() for name, column in columns.items()} | {"target": class_indices(y)}
+    left_out = (rows["rank"] < 0) & (rows["target"] != fixed["ignore_index"])
+    if left_out.any():
+        where, value = _element(y, int(left_out.argmax()))
+        ignored = fixed["ignore_index"]
+        raise TargetError(f"target{where} is {value}, expected ignore_index={ignored}: the row was ignored when scored")
+    if sample_weight is None:
+        fixed["sample_weight"] = None
+    else:
+        rows["sample_weight"] = _leading(sample_weight, "sample_weight", shape, dtype).ravel()
+    reads = {"x": columns["confidence"][..., None]}
+    return Problem("tally", "rows", len(shape), reads, rows, fixed, dtype, device, "scores", scores, y)
+
+
+def binary_scored(scores: Any, target: Any, sample_weight: Any, device: str) -> Problem:
+    """Check the scores of elements, and their targets; their probability stands for the logits."""
+    columns, dtype = _columns(scores, ("probability", "nll", "brier"), {"prediction": "i1"})
+    reads = {"x": columns.pop("probability"), **columns}
+    fixed: dict[str, Any] = {}
+    shape = reads["x"].shape
+    reads["target"] = _element_target(target, shape, "scores")
+    if sample_weight is None:
+        fixed["sample_weight"] = None
+    else:
+        reads["sample_weight"] = _leading(sample_weight, "sample_weight", shape, dtype)
+    return Problem("tally_binary", "elements", 0, reads, {}, fixed, dtype, device, "scores", scores)
+
+
 def output(problem: Problem, out: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
     """Check an array to write to, which may be the logits themselves but not overlap any input otherwise."""
     if not is_array(out):
@@ -179,6 +216,21 @@ def class_indices(target: Array) -> Array:
     if target.dtype.kind == "u" and target.dtype.itemsize == 8:
         target = np.minimum(target, _INT64_MAX)
     return target.astype(np.int64, copy=False).ravel()
+
+
+def _columns(scores: Any, floating: tuple[str, ...], whole: dict[str, str]) -> tuple[dict[str, Array], np.dtype[Any]]:
+    """Adopt scores of one shape, contiguous: those that are floating in one dtype, the others each in its own."""
+    columns: dict[str, Array] = {}
+    for name in (*floating, *whole):
+        if getattr(scores, name, None) is None:
+            raise OptionError(f"scores have no {name}, expected what is scored with a target")
+        columns[name] = adopt(getattr(scores, name), f"scores.{name}")
+        shape = columns[floating[0]].shape
+        if columns[name].shape != shape:
+            raise ShapeError(f"scores.{name} has shape {columns[name].shape}, expected {shape}, as {floating[0]}")
+    dtype = _FLOAT64 if any(column.dtype.char == "d" for column in columns.values()) else _FLOAT32
+    native = {name: np.asarray(each, whole.get(name, dtype), order="C") for name, each in columns.items()}
+    return native, dtype
 
 
 def _logits(value: Any, name: str) -> tuple[Array, np.dtype[Any]]:

@@ -1,12 +1,9 @@
 """Scoring logits, row by row, and evaluating them, in sums: each in one pass over the logits."""
 
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-
-from fusedloss.kernels import SEGMENT
 
 from . import check
 from .arrays import Array, give
@@ -15,9 +12,9 @@ from .check import Problem
 from .errors import ShapeError
 from .layout import across, slabs
 from .options import options, positive_integer, positive_integers
-from .plan import Bind, attempt, plan, run
+from .plan import attempt, plan, run
 from .scores import BinaryEvaluation, BinaryScores, CalibrationBin, Evaluation, Scores
-from .threads import Run
+from .tallies import score_then_tally, score_then_tally_binary, with_labels
 
 __all__ = [
     "BinaryEvaluation",
@@ -102,7 +99,7 @@ def evaluate(
     ks, bins = positive_integers("top_k", top_k), positive_integer("bins", bins)
     fixed = options(ignore_index=ignore_index, logit_scale=1.0, softcap=None)
     problem = check.scores(logits, _required(target), axis, sample_weight, device, fixed)
-    bind = _score_then_tally(resolve(device), np.array(ks, np.int64), bins)
+    bind = score_then_tally(resolve(device), ks, bins)
     x = problem.x
     rows = max(_CHUNK_BYTES // max(x.shape[problem.axis] * x.itemsize, _ROW_BYTES), 1)
     total = np.zeros(6 + len(ks) + 4 * bins)
@@ -181,9 +178,9 @@ def evaluate_binary(
     """
     bins, fixed = positive_integer("bins", bins), options(threshold=threshold)
     elements = check.binary_scores(logits, _required(target), sample_weight, device, fixed)
-    problem = _with_labels(elements)
+    problem = with_labels(elements)
     x = problem.x
-    bind = _score_then_tally_binary(resolve(device), bins)
+    bind = score_then_tally_binary(resolve(device), bins)
     total = np.zeros((x.shape[-1], 8 + 4 * bins))
     scratch: dict[str, Array] = {}
     for part, _, _ in _chunks(problem, max(_BINARY_CHUNK_BYTES // max(x.shape[-1] * x.itemsize, 1), 1)):
@@ -218,14 +215,6 @@ def _shaped(problem: Problem, array: Array) -> Any:
     return give(array.reshape(shape) if shape else array.reshape(())[()], problem.caller)
 
 
-def _with_labels(problem: Problem) -> Problem:
-    """See elements as (..., labels): a single label where there is one axis or none."""
-    reads = problem.reads
-    if problem.x.ndim < 2:
-        reads = {name: array.reshape(-1, 1) for name, array in reads.items()}
-    return problem._replace(form="labels", reads=reads)
-
-
 def _chunks(problem: Problem, rows: int) -> Iterator[tuple[Problem, int, int]]:
     """Cut a problem into chunks of rows, each a problem of its own, with the range of its rows."""
     cuts = slabs(problem.positions, rows)
@@ -235,45 +224,3 @@ def _chunks(problem: Problem, rows: int) -> Iterator[tuple[Problem, int, int]]:
         reads = {name: array[place] for name, array in problem.reads.items()}
         flat = {name: array[lo:hi] for name, array in problem.rows.items()}
         yield problem._replace(reads=reads, rows=flat), lo, hi
-
-
-def _score_then_tally(backend: ModuleType, ks: Array, bins: int) -> Bind:
-    """Make one kernel of two: a block is scored, then tallied while its scores are in the cache."""
-
-    def bind(
-        *, x: Array, target: Array, sums: Array, block: int, ignore_index: int, logit_scale: float,
-        softcap: float | None, sample_weight: Array | None = None, **results: Array,
-    ) -> Run:  # fmt: skip
-        score = backend.score(x, target, ignore_index=ignore_index, logit_scale=logit_scale, softcap=softcap, **results)
-        del results["log_normalizer"]
-        tally = backend.tally(
-            target, sample_weight, ignore_index=ignore_index, top_k=ks, bins=bins, block=block, sums=sums, **results
-        )
-
-        def run(lo: int, hi: int) -> int:
-            status: int = score(lo, hi)
-            return status if status >= 0 else tally(lo, hi)
-
-        return run
-
-    return bind
-
-
-def _score_then_tally_binary(backend: ModuleType, bins: int) -> Bind:
-    """Make one kernel of two, as ``_score_then_tally``; the first counts segments, the second rows."""
-
-    def bind(
-        *, x: Array, target: Array, sums: Array, block: int, threshold: float, sample_weight: Array | None = None,
-        **results: Array,
-    ) -> Run:  # fmt: skip
-        score = backend.score_binary(x, target, threshold=threshold, **results)
-        tally = backend.tally_binary(target, sample_weight, bins=bins, block=block, sums=sums, **results)
-        segments = -(-x.shape[1] // SEGMENT)
-
-        def run(lo: int, hi: int) -> int:
-            status: int = score(lo * segments, hi * segments)
-            return status if status >= 0 else tally(lo, hi)
-
-        return run
-
-    return bind

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import OptionError
+from .options import options, positive_integer, positive_integers
+from .tallies import tally, tally_binary
 
 _HEAD, _BINARY_HEAD, _BIN = 6, 8, 4  # the columns of a tally before its bins, and of a bin: see the kernel contract
 _TP, _FP, _TN, _FN = 4, 5, 6, 7
@@ -88,6 +90,30 @@ class Evaluation:
     ks: tuple[int, ...]
     bins: int
     sums: tuple[float, ...]
+
+    @classmethod
+    def from_scores(
+        cls, scores: Scores, target: Any, *, sample_weight: Any = None, ignore_index: int = -100, top_k: Any = (1, 5),
+        bins: int = 15, device: str = "auto",
+    ) -> "Evaluation":  # fmt: skip
+        """Evaluate what `score` gave for the same target: as `evaluate` does, without reading the logits again.
+
+        Parameters
+        ----------
+        scores : Scores
+            Of logits and their target.
+        target, sample_weight, ignore_index, top_k, bins, device
+            As in `evaluate`. Rows that were ignored when they were scored must be ignored here.
+
+        Raises
+        ------
+        ShapeError, DTypeError, OptionError, DeviceError
+            As in `evaluate`; and if the scores were made without a target.
+        TargetError
+            If a row that was ignored when it was scored is not.
+        """
+        ks, bins = positive_integers("top_k", top_k), positive_integer("bins", bins)
+        return cls(ks, bins, tuple(tally(scores, target, sample_weight, ignore_index, ks, bins, device)))
 
     def __add__(self, other: object) -> "Evaluation":
         if not isinstance(other, Evaluation):
@@ -177,6 +203,30 @@ class BinaryEvaluation:
     threshold: float
     bins: int
     sums: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def from_scores(
+        cls, scores: BinaryScores, target: Any, *, sample_weight: Any = None, threshold: float = 0.5, bins: int = 15,
+        device: str = "auto",
+    ) -> "BinaryEvaluation":  # fmt: skip
+        """Evaluate what `score_binary` gave for the same target: as `evaluate_binary` does.
+
+        Parameters
+        ----------
+        scores : BinaryScores
+            Of logits and their target.
+        target, sample_weight, bins, device
+            As in `evaluate_binary`.
+        threshold : float
+            That of the scores' predictions, which are not made anew.
+
+        Raises
+        ------
+        ShapeError, DTypeError, OptionError, DeviceError
+            As in `evaluate_binary`; and if the scores were made without a target.
+        """
+        bins, level = positive_integer("bins", bins), options(threshold=threshold)["threshold"]
+        return cls(level, bins, tuple(map(tuple, tally_binary(scores, target, sample_weight, bins, device))))
 
     def __add__(self, other: object) -> "BinaryEvaluation":
         if not isinstance(other, BinaryEvaluation):

@@ -18,7 +18,6 @@ from ..errors import OptionError
 from ..results import Append, replacing, write_columns
 from .inputs import Inputs, open_inputs
 from .table import amounts, quantities, speed
-from .tally import tally, tally_binary
 
 Step = Callable[[Array, Array], tuple[dict[str, Array], Any]]
 
@@ -75,7 +74,7 @@ def _class_step(options: Namespace, inputs: Inputs) -> Step:
             return {}, fl.evaluate(logits, target, axis=axis, **wanted)
         scores = fl.score(logits, target, axis=axis, **common)
         columns = {name: np.asarray(getattr(scores, name)) for name in _FIELDS}
-        return columns, tally(scores, target, **wanted)
+        return columns, fl.Evaluation.from_scores(scores, target, **wanted)
 
     return step
 
@@ -89,7 +88,7 @@ def _binary_step(options: Namespace) -> Step:
             return {}, fl.evaluate_binary(logits, target, **wanted)
         scores = fl.score_binary(logits, target, **common)
         columns = {name: np.asarray(getattr(scores, name)) for name in _BINARY_FIELDS}
-        return columns, tally_binary(scores, target, **wanted)
+        return columns, fl.BinaryEvaluation.from_scores(scores, target, **wanted)
 
     return step
 
