@@ -22,7 +22,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest bench
+	$(BIN)/python -m pytest bench --benchmark-group-by=param:arrays
+	$(BIN)/python -m bench.speeds
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

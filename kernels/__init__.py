@@ -5,18 +5,18 @@ The kernel contract
 A backend is a module (``reference``, ``cpu``, later ``cuda``) with the functions below, all under the same names. Each
 *binds* one call: it takes arrays in normal form, options and preallocated outputs, picks the specialised kernel, and
 returns ``run(lo, hi) -> int``, which fills rows ``lo … hi-1`` of the outputs. ``run`` allocates nothing that grows with
-the batch, raises nothing, reduces nothing over the batch, touches no other row, releases the GIL, and may be called from any
-thread for disjoint ranges. It returns the first offence it met (see *Status*), or -1.
+the batch, raises nothing, reduces nothing over the batch, touches no other row, releases the GIL, and may be called
+from any thread for disjoint ranges. It returns the first offence it met (see *Status*), or -1.
 
 Normal form of the row kernels
     ``x`` is ``(outer, C, inner)`` with any strides, native byte order, of dtype float16, bfloat16, float32 or float64.
     A *row* is one ``(outer, inner)`` position, numbered ``o * inner + i``; there are ``R = outer * inner``.
     A hard ``target`` is int64 of shape ``(R,)``; a soft one is ``(outer, C, inner)``, floating, any strides.
-    ``class_weight`` is ``(C,)`` contiguous and ``sample_weight`` ``(R,)`` contiguous, both of the result dtype, or None.
+    ``class_weight`` is ``(C,)`` and ``sample_weight`` ``(R,)``, both contiguous, of the result dtype, or None.
     Per-row outputs are ``(R,)``, contiguous, of the result dtype: float32, or float64 for float64 ``x``.
     ``grad`` and ``out`` are ``(outer, C, inner)`` of the dtype of ``x``, any strides; ``grad`` may be ``x`` itself.
-    A row is masked when its hard target is ``ignore_index`` or its sample weight is 0: it is not read, its loss is 0 and
-    its gradient row is zeros. ``grad_scale`` multiplies every gradient.
+    A row is masked when its hard target is ``ignore_index`` or its sample weight is 0: it does not count, its loss is
+    0 and its gradient row is zeros. ``grad_scale`` multiplies every gradient.
 
 ::
 
@@ -46,9 +46,9 @@ Normal form of the elementwise kernels
                                                                                 # probability and prediction are filled
 
 Tallies
-    Sums over blocks of ``block`` rows, for ``evaluate``: ``run(lo, hi)`` fills ``sums[lo // block]``, float64. Masked rows
-    count nowhere; ``w`` is the sample weight (1 without). Bin b holds confidences in (b/bins, (b+1)/bins], and bin 0
-    also 0; a NaN confidence falls in no bin.
+    Sums over blocks of ``block`` rows, for ``evaluate``: ``run(lo, hi)`` fills ``sums[lo // block]``, float64. Masked
+    rows count nowhere; ``w`` is the sample weight (1 without). Bin b holds confidences in (b/bins, (b+1)/bins], and bin
+    0 also 0; a NaN confidence falls in no bin.
 
 ::
 

@@ -1,20 +1,19 @@
 """The CPU backend: the functions of the kernel contract, on Numba.
 
-Each picks a specialised kernel, packs its arguments once, and returns ``run(lo, hi)``. Rows whose classes lie side by side
-go to `cpu_rows`; few classes, another class axis or any other strides go to `cpu_lanes`.
+Each picks a specialised kernel, packs its arguments once, and returns ``run(lo, hi)``. Rows whose classes lie side by
+side go to `cpu_rows`; few classes, another class axis or any other strides go to `cpu_lanes`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import struct
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
+from .calls import Array, Run, address, bound, pack
 from .cpu_elements import ElementOptions, make_elements
 from .cpu_lanes import make_lanes
 from .cpu_parts import Options
@@ -22,50 +21,27 @@ from .cpu_probs import make_probs
 from .cpu_rows import make_rows
 from .simd import Format
 
-Run = Callable[[int, int], int]
-Array = np.ndarray[Any, Any]
-
 FEW_CLASSES = 32
 """Rows this short go sixteen at a time, one a lane."""
 STREAMED_BYTES = 1 << 23
 """Outputs above this size are written past the caches."""
 
 _rows, _lanes, _probs, _elements, _tally_binary = (
-    lru_cache(maxsize=None)(make) for make in (make_rows, make_lanes, make_probs, make_elements, cpu_tally.make_tally_binary)
+    lru_cache(maxsize=None)(make)
+    for make in (make_rows, make_lanes, make_probs, make_elements, cpu_tally.make_tally_binary)
 )
 
 
-@lru_cache(maxsize=None)
-def memory_format(dtype: np.dtype[Any], real: str) -> Format:
+@cache
+def memory_format(dtype: np.dtype[Any], real: str, lies: str = "dense") -> Format:
     """How arrays of a dtype are loaded for arithmetic in float32 ("f4") or float64 ("f8")."""
     code = "bf" if dtype.name == "bfloat16" else "b1" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize}"
-    return Format(code, 16 if real == "f4" else 8, real)
+    return Format(code, 16 if real == "f4" else 8, real, lies)
 
 
 def logits_format(dtype: np.dtype[Any]) -> Format:
     """How logits of a dtype are loaded."""
     return memory_format(dtype, "f8" if dtype.itemsize == 8 else "f4")
-
-
-def address(array: Array | None) -> int:
-    """Where an array begins; 0 for none."""
-    return 0 if array is None else array.__array_interface__["data"][0]
-
-
-def pack(integers: Sequence[str], reals: Sequence[str], values: dict[str, Any]) -> Any:
-    """Pack a call's arguments in the order its kernel unpacks them."""
-    numbers = [values.get(name, 0) for name in (*integers, *reals)]
-    return ctypes.create_string_buffer(struct.pack(f"{len(integers)}q{len(reals)}d", *numbers))
-
-
-def bound(kernel: Any, call: Any, *kept: Any) -> Run:
-    """A kernel with its packed call, and the arrays it points into kept alive."""
-    at = ctypes.addressof(call)
-
-    def run(lo: int, hi: int, _kept: Any = (call, kept)) -> int:
-        return kernel(at, lo, hi)
-
-    return run
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -87,7 +63,11 @@ def _dense(axis: int, *arrays: Array | None) -> bool:
 def _streamed(x: Array, out: Array | None) -> bool:
     if out is None or out.nbytes < STREAMED_BYTES:
         return False
-    return address(out) != address(x) and address(out) % out.itemsize == 0 and not any(s % out.itemsize for s in out.strides)
+    return (
+        address(out) != address(x)
+        and address(out) % out.itemsize == 0
+        and not any(s % out.itemsize for s in out.strides)
+    )
 
 
 def _over_classes(x: Array, target: Array | None, out: Array | None, flags: dict[str, Any], values: dict[str, Any],
@@ -203,9 +183,14 @@ def _over_elements(formula: str, arrays: dict[str, Array | None], values: dict[s
     given = {name: array for name, array in arrays.items() if array is not None}
     x = given["x"]
     fmt = logits_format(x.dtype)
-    operands = tuple((name, memory_format(array.dtype, fmt.real), _lies(array)) for name, array in given.items())
+    operands = tuple((name, memory_format(array.dtype, fmt.real, _lies(array))) for name, array in given.items())
     kernel = _elements(ElementOptions(formula, fmt, operands, _streamed(x, given.get("out"))))
-    call: dict[str, Any] = {"columns": x.shape[1], "segments": -(-x.shape[1] // SEGMENT), "sums": address(sums), **values}
+    call: dict[str, Any] = {
+        "columns": x.shape[1],
+        "segments": -(-x.shape[1] // SEGMENT),
+        "sums": address(sums),
+        **values,
+    }
     for name, array in given.items():
         call |= {name: address(array), f"{name}_row": array.strides[0], f"{name}_col": array.strides[1]}
     return bound(kernel, pack(cpu_elements.INTEGERS, cpu_elements.REALS, call), arrays, sums)
@@ -216,7 +201,9 @@ def binary_cross_entropy(x: Array, target: Array, loss: Array | None, sums: Arra
                          grad_scale: float) -> Run:  # fmt: skip
     """Bind the binary cross-entropy of logits and its gradient."""
     arrays = {"x": x, "target": target, "weight": sample_weight, "pos_weight": pos_weight, "out": grad, "loss": loss}
-    return _over_elements("binary_cross_entropy", arrays, {"smoothing": label_smoothing, "grad_scale": grad_scale}, sums)
+    return _over_elements(
+        "binary_cross_entropy", arrays, {"smoothing": label_smoothing, "grad_scale": grad_scale}, sums
+    )
 
 
 def binary_log_loss(x: Array, target: Array, loss: Array | None, sums: Array | None, grad: Array | None, *,
@@ -259,8 +246,9 @@ def _by_block(fill: Callable[[Array, int, int], Any], block: int, sums: Array) -
     return run
 
 
-def tally(target: Array, sample_weight: Array | None, *, nll: Array, prediction: Array, confidence: Array, entropy: Array,
-          rank: Array, brier: Array, ignore_index: int, top_k: Array, bins: int, block: int, sums: Array) -> Run:  # fmt: skip
+def tally(target: Array, sample_weight: Array | None, *, nll: Array, prediction: Array, confidence: Array,
+          entropy: Array, rank: Array, brier: Array, ignore_index: int, top_k: Array, bins: int, block: int,
+          sums: Array) -> Run:  # fmt: skip
     """Bind the sums over blocks of rows that `evaluate` keeps."""
     weights = np.empty(0, nll.dtype) if sample_weight is None else sample_weight
     rows = target, weights, nll, prediction, confidence, entropy, rank, brier, ignore_index, top_k, bins

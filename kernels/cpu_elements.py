@@ -1,19 +1,18 @@
-"""CPU kernels on single elements: binary losses, squared error, sigmoid, binary scores; one read, vectors along columns."""
+"""CPU kernels on single elements: binary losses, squared error, sigmoid, binary scores; vectors along the columns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from . import SEGMENT, numerics, simd
+from .calls import integers, reals
 from .jit import inline, kernel
-from .memory import (
-    any_set, fence, first, gather, load, load_part, peek, poke_real, prefetch, scatter, store, store_part, stream,
-)  # fmt: skip
-from .simd import Format, apart, full, full_wide, hsum, integers, iota, lowest, narrow, reals, select, wide
+from .memory import any_set, fence, fetch, first, poke_real, prefetch, put, stream
+from .reductions import hsum, lowest
+from .simd import Format, apart, full, full_wide, narrow, select, wide
 
 AHEAD = 4096  # bytes
 OPERANDS = "x target weight pos_weight out loss nll probability prediction brier".split()
@@ -25,40 +24,18 @@ REALS = "smoothing eps log_eps threshold grad_scale".split()
 class ElementOptions:
     """What an elementwise kernel is specialised for.
 
-    `operands` maps each array of the call to its format and how its columns lie: "dense", "same" (broadcast) or "apart".
+    `operands` has a format for each array of the call, by name.
     """
 
     formula: str
     logits: Format
-    operands: tuple[tuple[str, Format, str], ...]
+    operands: tuple[tuple[str, Format], ...]
     streamed: bool = False
 
-
-def access(options: ElementOptions, name: str) -> SimpleNamespace:
-    """How an operand is read, whole vectors or part, and written; functions of (address, stride, column, mask)."""
-    fmt, lies = next(((f, lies) for n, f, lies in options.operands if n == name), (options.logits, ""))
-    if lies == "dense":
-        put = stream if options.streamed and name == "out" else store
-        return SimpleNamespace(
-            whole=inline(lambda at, stride, k: load(fmt, at, k)),
-            part=inline(lambda at, stride, k, mask: load_part(fmt, at, k, mask)),
-            put=inline(lambda at, stride, k, value: put(fmt, at, k, value)),
-            put_part=inline(lambda at, stride, k, mask, value: store_part(fmt, at, k, mask, value)),
-        )
-    if lies == "apart":
-        every = fmt.lanes
-        return SimpleNamespace(
-            whole=inline(lambda at, stride, k: gather(fmt, iota(fmt) * stride + (at + k * stride), first(fmt, every))),
-            part=inline(lambda at, stride, k, mask: gather(fmt, iota(fmt) * stride + (at + k * stride), mask)),
-            put=inline(lambda at, stride, k, v: scatter(fmt, iota(fmt) * stride + (at + k * stride), first(fmt, every), v)),
-            put_part=inline(lambda at, stride, k, mask, v: scatter(fmt, iota(fmt) * stride + (at + k * stride), mask, v)),
-        )
-    same = inline(lambda at, stride, k: full(fmt, peek(fmt, at))) if lies else inline(lambda at, stride, k: full(fmt, 1.0))
-    nothing = inline(lambda at, stride, k, value: None)
-    return SimpleNamespace(
-        whole=same, part=inline(lambda at, stride, k, mask: same(at, stride, k)), put=nothing,
-        put_part=inline(lambda at, stride, k, mask, value: None),
-    )  # fmt: skip
+    def operand(self, name: str) -> Format:
+        """The format of an operand; one that is absent is read as 1."""
+        fmt = self.logits
+        return dict(self.operands).get(name, Format(fmt.real, fmt.lanes, fmt.real, "absent"))
 
 
 def pointwise(options: ElementOptions) -> Any:
@@ -95,21 +72,17 @@ def pointwise(options: ElementOptions) -> Any:
         return x, sigmoid_of(x)
 
     return {
-        "binary_cross_entropy": binary_cross_entropy, "binary_log_loss": binary_log_loss, "mse": mse, "sigmoid": sigmoid,
-        "score_binary": binary_cross_entropy,
+        "binary_cross_entropy": binary_cross_entropy, "binary_log_loss": binary_log_loss, "mse": mse,
+        "sigmoid": sigmoid, "score_binary": binary_cross_entropy,
     }[options.formula]  # fmt: skip
 
 
 def element_losses(options: ElementOptions) -> Any:
     """One segment of a loss and its gradient, or of sigmoid: its sum in float64, and the first column that is wrong."""
     X, lanes = options.logits, options.logits.lanes
-    x_of, y_of, w_of, q_of, out, loss = (access(options, n) for n in OPERANDS[:6])
-    names = [name for name, _, _ in options.operands]
-    formula, checked, weighted = pointwise(options), options.formula == "binary_log_loss", "weight" in names
-    scaled, written = options.formula != "sigmoid", "out" in names
-    x_whole, y_whole, w_whole, q_whole = x_of.whole, y_of.whole, w_of.whole, q_of.whole
-    x_part, y_part, w_part, q_part = x_of.part, y_of.part, w_of.part, q_of.part
-    put, put_part, put_loss, put_loss_part = out.put, out.put_part, loss.put, loss.put_part
+    XO, YO, WO, QO, GO, LO = (options.operand(name) for name in OPERANDS[:6])
+    formula, checked, weighted = pointwise(options), options.formula == "binary_log_loss", WO.lies != "absent"
+    scaled, streamed = options.formula != "sigmoid", options.streamed and GO.lies == "dense"
 
     @inline
     def values(x: Any, y: Any, w: Any, q: Any, mask: Any, settings: Any) -> Any:
@@ -127,10 +100,15 @@ def element_losses(options: ElementOptions) -> Any:
     def part(at: Any, k: Any, n: Any, settings: Any) -> Any:
         (x, xs), (y, ys), (w, ws), (q, qs), (o, os), (l, ls) = at
         mask = first(X, n)
-        operands = x_part(x, xs, k, mask), y_part(y, ys, k, mask), w_part(w, ws, k, mask), q_part(q, qs, k, mask)
+        operands = (
+            fetch(XO, x, xs, k, mask),
+            fetch(YO, y, ys, k, mask),
+            fetch(WO, w, ws, k, mask),
+            fetch(QO, q, qs, k, mask),
+        )
         value, gradient, wrong = values(*operands, mask, settings)
-        put_part(o, os, k, mask, gradient)
-        put_loss_part(l, ls, k, mask, value)
+        put(GO, o, os, k, mask, gradient)
+        put(LO, l, ls, k, mask, value)
         return wide(select(mask, value, 0.0)), k + lowest(wrong) if checked and any_set(wrong) else -1
 
     @inline
@@ -147,12 +125,20 @@ def element_losses(options: ElementOptions) -> Any:
         while k + lanes <= end:
             prefetch(x + k * xs + AHEAD)
             prefetch(y + k * ys + AHEAD)
-            operands = x_whole(x, xs, k), y_whole(y, ys, k), w_whole(w, ws, k), q_whole(q, qs, k)
+            operands = (
+                fetch(XO, x, xs, k, every),
+                fetch(YO, y, ys, k, every),
+                fetch(WO, w, ws, k, every),
+                fetch(QO, q, qs, k, every),
+            )
             value, gradient, wrong = values(*operands, every, settings)
             if checked and any_set(wrong):
                 return 0.0, k + lowest(wrong)
-            put(o, os, k, gradient)
-            put_loss(l, ls, k, value)
+            if streamed:
+                stream(X, o, k, gradient)
+            else:
+                put(GO, o, os, k, every, gradient)
+            put(LO, l, ls, k, every, value)
             total = total + wide(value)
             k += lanes
         if k < end:
@@ -162,12 +148,12 @@ def element_losses(options: ElementOptions) -> Any:
                 return 0.0, wrong_at
         return hsum(total), -1
 
-    return segment, written
+    return segment
 
 
 def make_elements(options: ElementOptions) -> Any:
     """The kernel over segments for these options."""
-    (segment, written), scores = element_losses(options), element_scores(options)
+    segment, scores = element_losses(options), element_scores(options)
     fmt, scored = options.logits, options.formula == "score_binary"
     streamed, size, lanes = options.streamed, fmt.itemsize, fmt.lanes
     n_integers, n_reals = len(INTEGERS), len(REALS)
@@ -203,11 +189,9 @@ def make_elements(options: ElementOptions) -> Any:
 def element_scores(options: ElementOptions) -> Any:
     """One segment of binary scores; without a target only the probability and the prediction."""
     X, lanes = options.logits, options.logits.lanes
-    x_part, y_part = access(options, "x").part, access(options, "target").part
-    nll, probability, prediction, brier = (access(options, name).put_part for name in OPERANDS[6:])
-    formula = pointwise(options)
-    sigmoid = pointwise(ElementOptions("sigmoid", X, ()))
-    aimed = any(name == "target" for name, _, _ in options.operands)
+    XO, YO, NO, PO, DO, BO = (options.operand(name) for name in (*OPERANDS[:2], *OPERANDS[6:]))
+    formula, sigmoid = pointwise(options), pointwise(ElementOptions("sigmoid", X, ()))
+    aimed = YO.lies != "absent"
 
     @inline
     def scores(read: Any, to: Any, k: Any, end: Any, settings: Any) -> Any:
@@ -216,15 +200,15 @@ def element_scores(options: ElementOptions) -> Any:
         (n, ns), (p, ps), (d, ds), (b, bs) = to
         while k < end:
             mask = first(X, end - k)
-            z = x_part(x, xs, k, mask)
+            z = fetch(XO, x, xs, k, mask)
             share = sigmoid(z, z, z, settings)[1]
-            probability(p, ps, k, mask, share)
-            prediction(d, ds, k, mask, select(share > settings[3], full(X, 1.0), 0.0))
+            put(PO, p, ps, k, mask, share)
+            put(DO, d, ds, k, mask, select(share > settings[3], full(X, 1.0), 0.0))
             if aimed:
-                t = y_part(y, ys, k, mask)
+                t = fetch(YO, y, ys, k, mask)
                 loss, miss = formula(z, t, full(X, 1.0), settings)  # the gradient is p - t
-                nll(n, ns, k, mask, loss)
-                brier(b, bs, k, mask, miss * miss)
+                put(NO, n, ns, k, mask, loss)
+                put(BO, b, bs, k, mask, miss * miss)
             k += lanes
 
     return scores

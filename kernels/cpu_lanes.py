@@ -11,53 +11,36 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+from .calls import integers, reals
 from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
 from .jit import inline, kernel
-from .memory import (
-    any_set, first, gather, gather_index, load, load_part, peek, scatter, scatter_index, store_part,
-)  # fmt: skip
-from .simd import (
-    Format, apart, as_index, following, full, full_index, full_wide, integers, iota, lowest, maximum, narrow, reals,
-    select, wide,
-)  # fmt: skip
+from .memory import any_set, first, gather_index, load_part, peek, read, scatter_index, store_part, write
+from .reductions import lowest
+from .simd import apart, as_index, following, full, full_index, full_wide, iota, maximum, narrow, select, wide
 
 BLOCK = 16
 """Classes between two looks at the references."""
 
 
-def lane_access(options: Options, fmt: Format) -> SimpleNamespace:
-    """How a class of all the lanes is read and written: side by side, or gathered."""
-    if options.gathered:
-        return SimpleNamespace(
-            read=inline(lambda at, step, mask: gather(fmt, at + step, mask)),
-            write=inline(lambda at, step, mask, value: scatter(fmt, at + step, mask, value)),
-        )
-    return SimpleNamespace(
-        read=inline(lambda at, step, mask: load_part(fmt, at + step, 0, mask)),
-        write=inline(lambda at, step, mask, value: store_part(fmt, at + step, 0, mask, value)),
-    )
-
-
 def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
     """Each lane's maximum over some classes, NaN passed over."""
-    X, transform, read = options.logits, device.transform, lane_access(options, options.logits).read
+    X, transform = options.logits, device.transform
 
     @inline
     def maximum_of(at: Any, step: Any, mask: Any, j: Any, end: Any, curve: Any) -> Any:
         apart()
         peak = full(X, -math.inf)
         for c in range(j, end):
-            peak = maximum(transform(read(at, c * step, mask), curve), peak)
+            peak = maximum(transform(read(X, at + c * step, mask), curve), peak)
         return peak
 
     return maximum_of
 
 
 def lane_block(options: Options, device: SimpleNamespace) -> Any:
-    """Sums over some classes, relative to a reference; the classes that rank before the target; where the maximum is."""
+    """Sums over some classes, relative to a reference; the classes before the target in rank; the maximum's place."""
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
-    read, read_soft = lane_access(options, X).read, lane_access(options, Y).read
     step, fold, transform = device.step, device.fold, device.transform
 
     @inline
@@ -70,9 +53,9 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
         y, w, before, hot = zero, zero, full_index(X, 0), mask
         above, (most, winner) = following(X, z_target), best
         for c in range(j, end):
-            z = transform(read(at, c * steps[0], mask), curve)
+            z = transform(read(X, at + c * steps[0], mask), curve)
             if soft:
-                y = read_soft(soft_at, c * steps[1], mask)
+                y = read(Y, soft_at + c * steps[1], mask)
             if weighted:
                 w = full(X, peek(R, class_weight + size * c))
             if scored:
@@ -133,8 +116,7 @@ def lane_writer(options: Options, device: SimpleNamespace) -> Any:
     """Write the output of all the lanes; zeros where a lane is masked."""
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, weighted = options.target == "soft", options.weighted
-    access, read_soft = lane_access(options, X), lane_access(options, Y).read
-    transform, value, read, write = device.transform, device.value, access.read, access.write
+    transform, value = device.transform, device.value
 
     @inline
     def outputs(row: Any, steps: Any, mask: Any, active: Any, out: Any, out_step: Any, classes: Any, target: Any,
@@ -142,11 +124,11 @@ def lane_writer(options: Options, device: SimpleNamespace) -> Any:
         apart()
         at, soft_at, class_weight = row
         for c in range(classes):
-            z = transform(read(at, c * steps[0], mask), curve)
-            y = read_soft(soft_at, c * steps[1], mask) if soft else z
+            z = transform(read(X, at + c * steps[0], mask), curve)
+            y = read(Y, soft_at + c * steps[1], mask) if soft else z
             w = full(X, peek(R, class_weight + size * c)) if weighted else z
             g = value(z, y, w, target == full_index(X, c), top, factors, curve[1])
-            write(out, out_step * c, mask, select(active, g, 0.0))
+            write(X, out + out_step * c, mask, select(active, g, 0.0))
 
     return outputs
 
@@ -154,7 +136,7 @@ def lane_writer(options: Options, device: SimpleNamespace) -> Any:
 def lane_results(options: Options, device: SimpleNamespace) -> Any:
     """Write what scored rows come to."""
     X, R, size = options.logits, options.real, options.real.itemsize
-    transform, read = device.transform, lane_access(options, options.logits).read
+    transform = device.transform
     brier_of, entropy_of, log = device.brier, device.entropy, device.log
 
     @inline
@@ -164,7 +146,7 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
         target, z_target = aimed
         holds, winner, before = full(X, 0.0) != 0.0, full_index(X, 0), full_index(X, 0)
         for c in range(classes - 1, -1, -1):
-            z, k = transform(read(at, c * step, mask), curve), full_index(X, c)
+            z, k = transform(read(X, at + c * step, mask), curve), full_index(X, c)
             nan, earlier = z != z, k < target
             winner, holds = select(nan, k, winner), holds | nan
             above = ((z_target == z_target) & (nan | (z > z_target) | ((z == z_target) & earlier))) | (nan & earlier)
@@ -182,7 +164,9 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
         lanes = iota(X) * 8
         scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
         store_part(R, confidence + size * number, 0, mask, narrow(X, full_wide(X, 1.0) / d))
-        store_part(R, entropy + size * number, 0, mask, narrow(X, entropy_of(log(d), energy / total, wide(top) - wide(ref))))
+        store_part(
+            R, entropy + size * number, 0, mask, narrow(X, entropy_of(log(d), energy / total, wide(top) - wide(ref)))
+        )
         if rank != 0:
             aside = target < 0
             scatter_index(X, lanes + (rank + 8 * number), mask, select(aside, full_index(X, -1), before))
@@ -197,17 +181,17 @@ def lane_target(options: Options, device: SimpleNamespace) -> Any:
     X, R, size, transform = options.logits, options.real, options.real.itemsize, device.transform
 
     @inline
-    def aim(at: Any, lanes: Any, mask: Any, targets: Any, classes: Any, ignore_index: Any, class_weight: Any, weight: Any,
-            curve: Any) -> Any:  # fmt: skip
+    def aim(at: Any, lanes: Any, mask: Any, targets: Any, classes: Any, ignore_index: Any, class_weight: Any,
+            weight: Any, curve: Any) -> Any:  # fmt: skip
         target = gather_index(X, iota(X) * 8 + targets, mask)
         active = mask & (target != ignore_index) & (weight != 0.0)
         bad = active & ((target < 0) | (target >= classes))
         active = active & ~bad
         target = select(active, target, full_index(X, -1))
-        z = select(active, transform(gather(X, lanes + target * at, active), curve), math.nan)
+        z = select(active, transform(read(X, lanes + target * at, active), curve), math.nan)
         mass = select(active, full_wide(X, 1.0), 0.0)
         if class_weight:
-            mass = wide(gather(R, target * size + class_weight, active))
+            mass = wide(read(R, target * size + class_weight, active))
         return (target, z), mass, active, bad
 
     return aim
@@ -247,8 +231,8 @@ def make_lanes(options: Options) -> Any:
     @kernel(options)
     def tiles(call: Any, lo: Any, hi: Any) -> Any:
         (inner, classes, x, x_outer, x_class, x_inner, targets, y_outer, y_class, y_inner, class_weight, sample_weight,
-         ignore_index, out, out_outer, out_class, out_inner, loss, normalizer, prediction, confidence, entropy, rank, brier,
-         ) = integers(call, 0, n_integers)  # fmt: skip
+         ignore_index, out, out_outer, out_class, out_inner, loss, normalizer, prediction, confidence, entropy, rank,
+         brier) = integers(call, 0, n_integers)  # fmt: skip
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
         curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
         steps = x_class, y_class

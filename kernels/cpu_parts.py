@@ -1,4 +1,4 @@
-"""What the row kernels and the lane kernels of the CPU share: their options, their arguments, and the work per vector."""
+"""What the row and the lane kernels of the CPU share: their options, their arguments, and the work per vector."""
 
 from __future__ import annotations
 
@@ -74,8 +74,10 @@ def _transform(options: Options, tanh: Any) -> Any:
 
 
 def _step(options: Options, exp: Any, log: Any) -> Any:
-    """One vector's share in the sums over classes. A scored target (`hot`) is left out of `rest` and `square`, which
-    make its Brier score: 1 - p would cancel."""
+    """One vector's share in the sums over classes.
+
+    A scored target (`hot`) is left out of `rest` and `square`, which make its Brier score: 1 - p would cancel.
+    """
     soft, smoothed, weighted = options.target == "soft", options.smoothed, options.weighted
     divergence, scored = options.divergence, options.result == "score"
 

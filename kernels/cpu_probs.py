@@ -7,13 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from . import numerics, simd
-from .cpu_lanes import lane_access, lane_positions
+from .calls import integers, reals
+from .cpu_lanes import lane_positions
 from .cpu_parts import Options
 from .jit import inline, kernel
-from .memory import any_set, first, gather_index, load_part, peek, store_part
-from .simd import (
-    apart, full_index, full_wide, integers, iota, least, lowest, narrow, reals, select, wide,
-)  # fmt: skip
+from .memory import any_set, first, gather_index, load_part, peek, read, store_part, write
+from .reductions import least, lowest
+from .simd import apart, full_index, full_wide, iota, narrow, select, wide
 
 INTEGERS = (
     "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "
@@ -26,12 +26,11 @@ def class_terms(options: Options) -> SimpleNamespace:
     """A class's probability and its weighted target mass, in float64, for all lanes."""
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, smoothed = options.target == "soft", options.smoothed
-    read, read_soft = lane_access(options, X).read, lane_access(options, Y).read
 
     @inline
     def mass(row: Any, steps: Any, mask: Any, target: Any, c: Any, classes: Any, smoothing: Any) -> Any:
         if soft:
-            y = wide(read_soft(row[1], c * steps[1], mask))
+            y = wide(read(Y, row[1] + c * steps[1], mask))
         else:
             y = select(target == full_index(X, c), full_wide(X, 1.0), 0.0)
         if smoothed:
@@ -40,7 +39,7 @@ def class_terms(options: Options) -> SimpleNamespace:
 
     @inline
     def probability(row: Any, steps: Any, mask: Any, c: Any) -> Any:
-        return wide(read(row[0], c * steps[0], mask))
+        return wide(read(X, row[0] + c * steps[0], mask))
 
     return SimpleNamespace(mass=mass, probability=probability)
 
@@ -79,12 +78,12 @@ def prob_sums(options: Options, formulas: SimpleNamespace, terms: SimpleNamespac
 
 def prob_writer(options: Options, formulas: SimpleNamespace, terms: SimpleNamespace) -> Any:
     """Write the gradient: -w·y/(p + log_eps) inside the clip range, through p = q/Σq where rows are normalised."""
-    X, probability, mass, write = options.logits, terms.probability, terms.mass, lane_access(options, options.logits).write
+    X, probability, mass = options.logits, terms.probability, terms.mass
     clip, clipped, slope = formulas.clip, formulas.clipped, formulas.slope
 
     @inline
-    def outputs(row: Any, steps: Any, mask: Any, active: Any, out: Any, out_step: Any, target: Any, sums: Any, share: Any,
-                classes: Any, settings: Any) -> Any:  # fmt: skip
+    def outputs(row: Any, steps: Any, mask: Any, active: Any, out: Any, out_step: Any, target: Any, sums: Any,
+                share: Any, classes: Any, settings: Any) -> Any:  # fmt: skip
         apart()
         total, dot = sums
         smoothing, eps, log_eps, _ = settings
@@ -93,14 +92,17 @@ def prob_writer(options: Options, formulas: SimpleNamespace, terms: SimpleNamesp
             y = mass(row, steps, mask, target, c, classes, smoothing)
             g = select((y == 0.0) | clipped(p, eps), 0.0, -(y * slope(clip(p, eps), log_eps)))
             value = select(active, (g - dot) / total * share, 0.0)
-            write(out, out_step * c, mask, narrow(X, value))
+            write(X, out + out_step * c, mask, narrow(X, value))
 
     return outputs
 
 
 def make_probs(options: Options) -> Any:
     """The kernel of log_loss for these options."""
-    formulas, terms = numerics.probability_formulas(inline, simd, numerics.logarithm(inline, simd)), class_terms(options)
+    formulas, terms = (
+        numerics.probability_formulas(inline, simd, numerics.logarithm(inline, simd)),
+        class_terms(options),
+    )
     (totals, losses), outputs = prob_sums(options, formulas, terms), prob_writer(options, formulas, terms)
     X, R, size, gathered = options.logits, options.real, options.real.itemsize, options.gathered
     hard, output, lanes, positions = options.target == "hard", options.output != "", X.lanes, lane_positions(options)
@@ -109,7 +111,8 @@ def make_probs(options: Options) -> Any:
     @kernel(("log_loss", options))
     def tiles(call: Any, lo: Any, hi: Any) -> Any:
         (inner, classes, x, x_outer, x_class, x_inner, targets, y_outer, y_class, y_inner, class_weight, sample_weight,
-         ignore_index, out, out_outer, out_class, out_inner, loss, normalize) = integers(call, 0, n_integers)  # fmt: skip
+         ignore_index, out, out_outer, out_class, out_inner, loss, normalize,
+         ) = integers(call, 0, n_integers)  # fmt: skip
         settings = reals(call, n_integers, n_reals)
         steps, limit, worst = (x_class, y_class), math.inf if normalize else 1.0, -1
         number = lo
@@ -152,4 +155,3 @@ def make_probs(options: Options) -> Any:
         return worst
 
     return tiles
-

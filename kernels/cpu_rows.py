@@ -1,9 +1,9 @@
 """CPU kernels for classes that lie side by side: a row at a time, vectors along the classes, one read of the row.
 
-Exponentials are taken relative to a reference near the maximum: that of the row's first block, raised (and the block done
-again, from the cache) when a later block's maximum passes it by more than `SLACK`. So no pass over memory looks for the
-maximum, and a block of -inf poisons nothing. The true maximum is tracked beside, and the sum is divided by its term at the
-end: log d is never negative, and exactly 0 where one class has all the mass.
+Exponentials are taken relative to a reference near the maximum: that of the row's first block, raised (and the block
+done again, from the cache) when a later block's maximum passes it by more than `SLACK`. So no pass over memory looks
+for the maximum, and a block of -inf poisons nothing. The true maximum is tracked beside, and the sum is divided by its term
+at the end: log d is never negative, and exactly 0 where one class has all the mass.
 """
 
 from __future__ import annotations
@@ -12,14 +12,25 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+from .calls import integers, reals
 from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
 from .jit import inline, kernel
 from .memory import (
-    fence, first, load, load_part, peek, peek_index, poke, poke_index, prefetch, store, store_part, stream,
+    fence,
+    first,
+    load,
+    load_part,
+    peek,
+    peek_index,
+    poke,
+    poke_index,
+    prefetch,
+    store,
+    store_part,
+    stream,
 )  # fmt: skip
-from .simd import (
-    apart, count, following, full, full_wide, hmax, hsum, integers, lowest, maximum, narrow, ramp, reals, select, wide,
-)  # fmt: skip
+from .reductions import count, hmax, hsum, lowest
+from .simd import apart, following, full, full_wide, maximum, narrow, ramp, select, wide
 
 BLOCK = 2048
 AHEAD = 8192  # bytes
@@ -29,24 +40,25 @@ STRETCH = 16
 
 def block_maximum(options: Options, transform: Any) -> Any:
     """The maximum over part of a row, NaN passed over; -inf for nothing."""
-    X, lanes, size = options.logits, options.logits.lanes, options.logits.itemsize
+    X, lanes = options.logits, options.logits.lanes
 
     @inline
     def maximum_of(p: Any, j: Any, end: Any, curve: Any) -> Any:
+        apart()
         a = full(X, -math.inf)
-        b = a
+        b = c = d = a
         k = j
-        while k + 2 * lanes <= end:
-            prefetch(p + k * size + AHEAD)
-            prefetch(p + (k + lanes) * size + AHEAD)
+        while k + 4 * lanes <= end:  # four chains hide the latency of the maximum
             a = maximum(transform(load(X, p, k), curve), a)
             b = maximum(transform(load(X, p, k + lanes), curve), b)
-            k += 2 * lanes
+            c = maximum(transform(load(X, p, k + 2 * lanes), curve), c)
+            d = maximum(transform(load(X, p, k + 3 * lanes), curve), d)
+            k += 4 * lanes
         while k < end:
             mask = first(X, end - k)
             a = maximum(select(mask, transform(load_part(X, p, k, mask), curve), -math.inf), a)
             k += lanes
-        return hmax(maximum(a, b))
+        return hmax(maximum(maximum(a, b), maximum(c, d)))
 
     return maximum_of
 
@@ -238,11 +250,8 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
             mask = first(X, classes - k)
             z = transform(load_part(X, p, k, mask), curve)
             nan, earlier = z != z, ramp(X) < full(X, target - k)
-            if z_target != z_target:
-                above = nan & earlier
-            else:
-                above = nan | (z > z_target) | ((z == z_target) & earlier)
-            before += count(mask & above)
+            above = nan | (z > z_target) | ((z == z_target) & earlier)
+            before += count(mask & (nan & earlier if z_target != z_target else above))
             k += lanes
         return before
 
@@ -279,8 +288,8 @@ def make_rows(options: Options) -> Any:
 
     @kernel(options)
     def rows(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes, x, x_outer, _, x_inner, targets, y_outer, _, y_inner, class_weight, sample_weight, ignore_index,
-         out, out_outer, _, out_inner, loss, normalizer, prediction, confidence, entropy, rank, brier,
+        (inner, classes, x, x_outer, _, x_inner, targets, y_outer, _, y_inner, class_weight, sample_weight,
+         ignore_index, out, out_outer, _, out_inner, loss, normalizer, prediction, confidence, entropy, rank, brier,
          ) = integers(call, 0, n_integers)  # fmt: skip
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
         curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)

@@ -51,8 +51,10 @@ class KernelCache(FunctionCache):
 
 
 def _renamed(function: Any) -> Any:
-    """Give a function a name that no other process uses: code loaded from the cache brings its symbols with it, and two
-    helpers of one name would be taken for each other."""
+    """Give a function a name that no other process uses.
+
+    Code loaded from the cache brings its symbols with it, and two helpers of one name would be taken for each other.
+    """
     function.__qualname__ = f"{function.__qualname__}.{uuid.uuid4().hex}"
     return function
 

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .simd import F32, F64, I32, I64, Format, FormatType, llvm, splat
+from .simd import F32, F64, I32, I64, Format, FormatType, Vector, llvm, splat
 
 BYTE = ir.IntType(8).as_pointer()
 
@@ -136,15 +136,81 @@ def first(_typingctx: Any, fmt: Any, number: Any) -> Any:
     return mask(fmt, types.int64), codegen
 
 
+def _load_masked(builder: Any, fmt: FormatType, pointer: Any, mask: Any) -> Any:
+    name, zeros = "llvm.masked.load.*.p0", ir.Constant(fmt.memory, None)
+    return to_real(builder, fmt.format, llvm(builder, name, fmt.memory, pointer, I32(1), mask, zeros))
+
+
+def _store_masked(builder: Any, fmt: FormatType, pointer: Any, mask: Any, value: Any) -> None:
+    value = to_memory(builder, fmt.format, value)
+    llvm(builder, "llvm.masked.store.*.p0", ir.VoidType(), value, pointer, I32(1), mask)
+
+
+def _pointers(builder: Any, kind: Any, addresses: Any) -> Any:
+    return builder.inttoptr(addresses, ir.VectorType(kind.as_pointer(), addresses.type.count))
+
+
+def _gather(builder: Any, kind: Any, addresses: Any, mask: Any) -> Any:
+    name = f"llvm.masked.gather.*.v{kind.count}p0"
+    pointers = _pointers(builder, kind.element, addresses)
+    return llvm(builder, name, kind, pointers, I32(1), mask, ir.Constant(kind, None))
+
+
+def _scatter(builder: Any, addresses: Any, mask: Any, value: Any) -> None:
+    name = f"llvm.masked.scatter.*.v{value.type.count}p0"
+    llvm(builder, name, ir.VoidType(), value, _pointers(builder, value.type.element, addresses), I32(1), mask)
+
+
+def _columns(builder: Any, fmt: FormatType, address: Any, stride: Any, index: Any) -> Any:
+    """Addresses of the elements from `index` on, a stride apart."""
+    kind = fmt.vector.of("i8")
+    lanes = ir.Constant(kind.ir, [I64(k) for k in range(kind.lanes)])
+    offset = builder.mul(builder.add(lanes, splat(builder, index, kind)), splat(builder, stride, kind))
+    return builder.add(splat(builder, address, kind), offset)
+
+
+@intrinsic
+def fetch(_typingctx: Any, fmt: Any, address: Any, stride: Any, index: Any, mask: Any) -> Any:
+    """The vector of an operand from column `index` on, read only where `mask` is set, however its columns lie."""
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        _, address, stride, index, mask = args
+        lies = fmt.format.lies
+        if lies == "dense":
+            return _load_masked(builder, fmt, _element(builder, fmt, address, index, fmt.memory), mask)
+        if lies == "apart":
+            addresses = _columns(builder, fmt, address, stride, index)
+            return to_real(builder, fmt.format, _gather(builder, fmt.memory, addresses, mask))
+        if lies == "absent":
+            return ir.Constant(fmt.vector.ir, [fmt.vector.element(1.0)] * fmt.vector.lanes)
+        pointer = builder.inttoptr(address, fmt.memory.element.as_pointer())
+        return splat(builder, to_real(builder, fmt.format, builder.load(pointer, align=1)), fmt.vector)
+
+    return fmt.vector(fmt, types.int64, types.int64, types.int64, mask), codegen
+
+
+@intrinsic
+def put(_typingctx: Any, fmt: Any, address: Any, stride: Any, index: Any, mask: Any, value: Any) -> Any:
+    """Write a vector to an operand from column `index` on, where `mask` is set, however its columns lie."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        _, address, stride, index, mask, value = args
+        if fmt.format.lies == "dense":
+            _store_masked(builder, fmt, _element(builder, fmt, address, index, fmt.memory), mask, value)
+        elif fmt.format.lies == "apart":
+            addresses = _columns(builder, fmt, address, stride, index)
+            _scatter(builder, addresses, mask, to_memory(builder, fmt.format, value))
+        return context.get_dummy_value()
+
+    return types.void(fmt, types.int64, types.int64, types.int64, mask, fmt.vector), codegen
+
+
 @intrinsic
 def load_part(_typingctx: Any, fmt: Any, address: Any, index: Any, mask: Any) -> Any:
     """The vector at element `index`, reading only where `mask` is set; 0 elsewhere."""
 
     def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
-        name = "llvm.masked.load.*.p0"
-        value = llvm(builder, name, fmt.memory, pointer, I32(1), args[3], ir.Constant(fmt.memory, None))
-        return to_real(builder, fmt.format, value)
+        return _load_masked(builder, fmt, _element(builder, fmt, args[1], args[2], fmt.memory), args[3])
 
     return fmt.vector(fmt, types.int64, types.int64, mask), codegen
 
@@ -154,44 +220,36 @@ def store_part(_typingctx: Any, fmt: Any, address: Any, index: Any, mask: Any, v
     """Write a vector at element `index` where `mask` is set."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
-        value = to_memory(builder, fmt.format, args[4])
-        llvm_args = (value, pointer, I32(1), args[3])
-        llvm(builder, "llvm.masked.store.*.p0", ir.VoidType(), *llvm_args)
+        _store_masked(builder, fmt, _element(builder, fmt, args[1], args[2], fmt.memory), args[3], args[4])
         return context.get_dummy_value()
 
     return types.void(fmt, types.int64, types.int64, mask, fmt.vector), codegen
 
 
-def _pointers(builder: Any, fmt: FormatType, addresses: Any) -> Any:
-    lanes = fmt.memory.count
-    return builder.inttoptr(addresses, ir.VectorType(fmt.memory.element.as_pointer(), lanes))
-
-
 @intrinsic
-def gather(_typingctx: Any, fmt: Any, addresses: Any, mask: Any) -> Any:
-    """The elements at a vector of addresses, where `mask` is set; 0 elsewhere."""
+def read(_typingctx: Any, fmt: Any, at: Any, mask: Any) -> Any:
+    """The elements at one address, side by side, or at a vector of addresses; 0 where `mask` is not set."""
 
     def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointers = _pointers(builder, fmt, args[1])
-        name = f"llvm.masked.gather.*.v{fmt.memory.count}p0"
-        value = llvm(builder, name, fmt.memory, pointers, I32(1), args[2], ir.Constant(fmt.memory, None))
-        return to_real(builder, fmt.format, value)
+        if isinstance(at, Vector):
+            return to_real(builder, fmt.format, _gather(builder, fmt.memory, args[1], args[2]))
+        return _load_masked(builder, fmt, _element(builder, fmt, args[1], I64(0), fmt.memory), args[2])
 
-    return fmt.vector(fmt, addresses, mask), codegen
+    return fmt.vector(fmt, at, mask), codegen
 
 
 @intrinsic
-def scatter(_typingctx: Any, fmt: Any, addresses: Any, mask: Any, value: Any) -> Any:
-    """Write elements at a vector of addresses, where `mask` is set."""
+def write(_typingctx: Any, fmt: Any, at: Any, mask: Any, value: Any) -> Any:
+    """Write elements at one address, side by side, or at a vector of addresses, where `mask` is set."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointers = _pointers(builder, fmt, args[1])
-        name = f"llvm.masked.scatter.*.v{fmt.memory.count}p0"
-        llvm(builder, name, ir.VoidType(), to_memory(builder, fmt.format, args[3]), pointers, I32(1), args[2])
+        if isinstance(at, Vector):
+            _scatter(builder, args[1], args[2], to_memory(builder, fmt.format, args[3]))
+        else:
+            _store_masked(builder, fmt, _element(builder, fmt, args[1], I64(0), fmt.memory), args[2], args[3])
         return context.get_dummy_value()
 
-    return types.void(fmt, addresses, mask, fmt.vector), codegen
+    return types.void(fmt, at, mask, fmt.vector), codegen
 
 
 # ---- scalars ---------------------------------------------------------------------------------------------------------
@@ -257,13 +315,7 @@ def poke_real(_typingctx: Any, address: Any, value: Any) -> Any:
 def gather_index(_typingctx: Any, fmt: Any, addresses: Any, mask: Any) -> Any:
     """The int64s at a vector of addresses, where `mask` is set; 0 elsewhere."""
     kind = fmt.vector.of("i8")
-
-    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointers = builder.inttoptr(args[1], ir.VectorType(I64.as_pointer(), kind.lanes))
-        name = f"llvm.masked.gather.*.v{kind.lanes}p0"
-        return llvm(builder, name, kind.ir, pointers, I32(1), args[2], ir.Constant(kind.ir, None))
-
-    return kind(fmt, addresses, mask), codegen
+    return kind(fmt, addresses, mask), lambda context, builder, sig, args: _gather(builder, kind.ir, args[1], args[2])
 
 
 @intrinsic
@@ -271,9 +323,7 @@ def scatter_index(_typingctx: Any, fmt: Any, addresses: Any, mask: Any, value: A
     """Write int64s at a vector of addresses, where `mask` is set."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        lanes = fmt.vector.lanes
-        pointers = builder.inttoptr(args[1], ir.VectorType(I64.as_pointer(), lanes))
-        llvm(builder, f"llvm.masked.scatter.*.v{lanes}p0", ir.VoidType(), args[3], pointers, I32(1), args[2])
+        _scatter(builder, args[1], args[2], args[3])
         return context.get_dummy_value()
 
     return types.void(fmt, addresses, mask, value), codegen

@@ -69,9 +69,9 @@ def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..
 def exponential(jit: Jit, ops: Any, real: Any, gradual: bool = False) -> Callable[..., Any]:
     """e^t for t well below overflow: within 1 ulp, exactly 1 at 0, exactly 0 where the result would be subnormal.
 
-    t = n·log 2 + r with n an integer: e^t = 2^n·(1 + r + r²·q(r)). Adding 1.5·2^mantissa rounds to an integer and leaves
-    n, plus the exponent's bias, in the low bits of the sum, whence `ops.pow2` takes it. With `gradual`, t <= 0 may have a
-    subnormal result: it is made 2^64 times as large and then scaled.
+    t = n·log 2 + r with n an integer: e^t = 2^n·(1 + r + r²·q(r)). Adding 1.5·2^mantissa rounds to an integer and
+    leaves n, plus the exponent's bias, in the low bits of the sum, whence `ops.pow2` takes it. With `gradual`, t <= 0
+    may have a subnormal result: it is made 2^64 times as large and then scaled.
     """
     single = real is np.float32
     log2e, bias = real(1 / math.log(2)), 64 if gradual else 0
@@ -97,7 +97,7 @@ def exponential(jit: Jit, ops: Any, real: Any, gradual: bool = False) -> Callabl
 
 def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
     """log x in float64 for x >= 0, within 1 ulp (fdlibm's e_log.c); subnormals give -inf, NaN and +inf themselves."""
-    fma, select = ops.fma, ops.select
+    select = ops.select
     exponent, mantissa = ops.exponent, ops.mantissa
     series = polynomial(jit, ops, LOG)
     (high, low), least = LN2_PARTS, 2.2250738585072014e-308

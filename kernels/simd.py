@@ -1,9 +1,10 @@
 """A vector type for Numba: what the CPU kernels are written in.
 
-A `Format` says how elements lie in memory and how many make a vector; `load` widens them to the arithmetic type
-(float32, or float64) and `store` rounds back once. Vectors obey ``+ - * /``, comparisons and ``& | ~``, mix with scalars, and
-compile to the widest registers the machine has: LLVM splits a 16-lane vector on narrower CPUs. Memory is named by its
-address, so that alignment, read-only flags and layouts make no further specialisations. No fast-math flag is ever set.
+A `Format` says how elements lie in memory and how many make a vector; `memory` loads them widened to the arithmetic
+type (float32, or float64) and stores them rounded once. Vectors obey ``+ - * /``, comparisons and ``& | ~``, mix with
+scalars, and compile to the widest registers the machine has: LLVM splits a 16-lane vector on narrower CPUs. Memory is
+named by its address, so that alignment, read-only flags and layouts make no further specialisations. No fast-math
+flag is ever set.
 """
 
 from __future__ import annotations
@@ -29,11 +30,16 @@ ELEMENT = {"f4": (F32, types.float32), "f8": (F64, types.float64), "i8": (I64, t
 
 @dataclass(frozen=True)
 class Format:
-    """How a vector lies in memory: element code (``f2 bf f4 f8 b1 i1 … u8``), lanes, and the arithmetic type."""
+    """How a vector lies in memory: element code (``f2 bf f4 f8 b1 i1 … u8``), lanes, and the arithmetic type.
+
+    `lies` says how the columns of an operand follow each other: "dense", "apart" (by a stride), "same" (one for all),
+    or "absent": read as 1, written nowhere.
+    """
 
     code: str
     lanes: int
     real: str
+    lies: str = "dense"
 
     @property
     def itemsize(self) -> int:
@@ -47,7 +53,7 @@ class FormatType(types.Type):
         self.format = fmt
         self.vector = Vector(fmt.real, fmt.lanes)
         self.memory = ir.VectorType(MEMORY[fmt.code], fmt.lanes)
-        super().__init__(name=f"Format({fmt.code}, {fmt.lanes}, {fmt.real})")
+        super().__init__(name=f"Format({fmt.code}, {fmt.lanes}, {fmt.real}, {fmt.lies})")
 
 
 class Vector(types.Type):
@@ -209,7 +215,9 @@ def _elementwise(emit: Any, arity: int) -> Any:
             return None
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return emit(builder, meet, *(widen(context, builder, a, t, meet) for a, t in zip(args, sig.args, strict=True)))
+            return emit(
+                builder, meet, *(widen(context, builder, a, t, meet) for a, t in zip(args, sig.args, strict=True))
+            )
 
         return meet(*sig_args), codegen
 
@@ -290,14 +298,14 @@ def full_index(_typingctx: Any, fmt: Any, value: Any) -> Any:
 
 @intrinsic
 def iota(_typingctx: Any, fmt: Any) -> Any:
-    """The int64 vector 0, 1, 2, …"""
+    """The int64 vector 0, 1, 2 and so on."""
     kind = fmt.vector.of("i8")
     return kind(fmt), lambda context, builder, sig, args: ir.Constant(kind.ir, [I64(k) for k in range(kind.lanes)])
 
 
 @intrinsic
 def ramp(_typingctx: Any, fmt: Any) -> Any:
-    """The vector 0, 1, 2, … in the arithmetic type."""
+    """The vector 0, 1, 2 and so on, in the arithmetic type."""
     kind = fmt.vector
     return kind(fmt), lambda context, builder, sig, args: ir.Constant(
         kind.ir, [kind.element(float(k)) for k in range(kind.lanes)]
@@ -375,98 +383,13 @@ def following(_typingctx: Any, fmt: Any, value: Any) -> Any:
     def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         lanes = getattr(args[1].type, "count", None)
         kind = integer if lanes is None else ir.VectorType(integer, lanes)
-        number = (lambda v: integer(v)) if lanes is None else (lambda v: ir.Constant(kind, [integer(v)] * lanes))
+        number = integer if lanes is None else lambda v: ir.Constant(kind, [integer(v)] * lanes)
         raw = builder.bitcast(args[1], kind)
         step = builder.or_(builder.ashr(raw, number(bits - 1)), number(1))
         zero = builder.icmp_unsigned("==", builder.shl(raw, number(1)), number(0))
         return builder.bitcast(builder.select(zero, number(1), builder.add(raw, step)), args[1].type)
 
     return value(fmt, value), codegen
-
-
-# ---- across lanes ----------------------------------------------------------------------------------------------------
-
-
-def _reduction(combine: Any) -> Any:
-    """Fold a vector by halves: the same tree, so the same bits, on every machine."""
-
-    @intrinsic
-    def reduce(_typingctx: Any, vector: Any) -> Any:
-        def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-            value, lanes = args[0], vector.lanes
-            while lanes > 1:
-                lanes //= 2
-                low, high = (ir.Constant(ir.VectorType(I32, lanes), [I32(k + o) for k in range(lanes)]) for o in (0, lanes))
-                value = combine(
-                    builder, builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high)
-                )
-            return builder.extract_element(value, I32(0))
-
-        return vector.scalar(vector), codegen
-
-    return reduce
-
-
-hsum = _reduction(lambda builder, a, b: builder.fadd(a, b))
-hmax = _reduction(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
-
-
-@intrinsic
-def least(_typingctx: Any, mask: Any, index: Any) -> Any:
-    """The least int64 of the lanes where `mask` is set."""
-
-    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        chosen = builder.select(args[0], args[1], constant(index, (1 << 63) - 1))
-        return llvm(builder, f"llvm.vector.reduce.smin.{mangle(chosen.type)}", I64, chosen)
-
-    return types.int64(mask, index), codegen
-
-
-@intrinsic
-def count(_typingctx: Any, mask: Any) -> Any:
-    """How many lanes of a mask are set."""
-
-    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        packed = ir.IntType(mask.lanes)
-        return builder.zext(llvm(builder, f"llvm.ctpop.{packed}", packed, builder.bitcast(args[0], packed)), I64)
-
-    return types.int64(mask), codegen
-
-
-@intrinsic
-def lowest(_typingctx: Any, mask: Any) -> Any:
-    """The number of the first set lane of a mask, or the number of lanes."""
-
-    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        packed = ir.IntType(mask.lanes)
-        zeros = llvm(builder, f"llvm.cttz.{packed}", packed, builder.bitcast(args[0], packed), I1(0))
-        return builder.zext(zeros, I64)
-
-    return types.int64(mask), codegen
-
-
-# ---- the arguments of a call -----------------------------------------------------------------------------------------
-
-
-def _unpack(code: str) -> Any:
-    """An intrinsic that reads `size` numbers from a packed call, as a tuple."""
-    element, scalar = ELEMENT[code]
-
-    @intrinsic(prefer_literal=True)
-    def unpack(_typingctx: Any, call: Any, offset: Any, size: Any) -> Any:
-        kind = types.UniTuple(scalar, size.literal_value)
-
-        def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-            base = builder.gep(builder.inttoptr(args[0], element.as_pointer()), [args[1]])
-            fields = [builder.load(builder.gep(base, [I64(k)])) for k in range(size.literal_value)]
-            return cgutils.pack_array(builder, fields)
-
-        return kind(types.int64, types.int64, size), codegen
-
-    return unpack
-
-
-integers, reals = _unpack("i8"), _unpack("f8")
 
 
 @intrinsic

@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 import torch
 from kernel_cases import (
+    BFLOAT16,
     DTYPES,
     KERNELS,
     WIDE,

@@ -1,0 +1,59 @@
+"""A call's arguments: packed once by the backend, unpacked by the kernel, which takes one address and a range."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from .simd import ELEMENT, I64
+
+Run = Callable[[int, int], int]
+Array = np.ndarray[Any, Any]
+
+
+def address(array: Array | None) -> int:
+    """Where an array begins; 0 for none."""
+    return 0 if array is None else array.__array_interface__["data"][0]
+
+
+def pack(integers: Sequence[str], reals: Sequence[str], values: dict[str, Any]) -> Any:
+    """Pack a call's arguments in the order its kernel unpacks them."""
+    numbers = [values.get(name, 0) for name in (*integers, *reals)]
+    return ctypes.create_string_buffer(struct.pack(f"{len(integers)}q{len(reals)}d", *numbers))
+
+
+def bound(kernel: Any, call: Any, *kept: Any) -> Run:
+    """A kernel with its packed call, and the arrays it points into kept alive."""
+    at = ctypes.addressof(call)
+
+    def run(lo: int, hi: int, _kept: Any = (call, kept)) -> int:
+        return kernel(at, lo, hi)
+
+    return run
+
+
+def _unpack(code: str) -> Any:
+    """An intrinsic that reads `size` numbers from a packed call, as a tuple."""
+    element, scalar = ELEMENT[code]
+
+    @intrinsic(prefer_literal=True)
+    def unpack(_typingctx: Any, call: Any, offset: Any, size: Any) -> Any:
+        kind = types.UniTuple(scalar, size.literal_value)
+
+        def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+            base = builder.gep(builder.inttoptr(args[0], element.as_pointer()), [args[1]])
+            fields = [builder.load(builder.gep(base, [I64(k)])) for k in range(size.literal_value)]
+            return cgutils.pack_array(builder, fields)
+
+        return kind(types.int64, types.int64, size), codegen
+
+    return unpack
+
+
+integers, reals = _unpack("i8"), _unpack("f8")
