@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 from fusedloss.kernels.memory import fence, load, prefetch, stream
-from fusedloss.kernels.simd import Format, full, hsum
+from fusedloss.kernels.reductions import hsum
+from fusedloss.kernels.simd import Format, full
 from numba import njit
 
 from fusedloss.threads import run_blocks

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import SEGMENT, numerics, simd
 from .calls import integers, reals
-from .jit import inline, kernel
+from .jit import inline, kernel, splice
 from .memory import any_set, fence, fetch, first, poke_real, prefetch, put, stream
 from .reductions import hsum, lowest
 from .simd import Format, apart, full, full_wide, narrow, select, wide
@@ -46,28 +46,28 @@ def pointwise(options: ElementOptions) -> Any:
     probability = numerics.probability_formulas(inline, simd, log)
     logit_loss, probability_loss, sigmoid_of = logit.loss_and_gradient, probability.loss_and_gradient, logit.sigmoid
 
-    @inline
+    @splice
     def smoothed(y: Any, smoothing: Any) -> Any:
         """y and 1 - y, each smoothed: 1 - y' would lose what a small share holds."""
         return y * (1.0 - smoothing) + 0.5 * smoothing, (1.0 - y) * (1.0 - smoothing) + 0.5 * smoothing
 
-    @inline
+    @splice
     def binary_cross_entropy(x: Any, y: Any, q: Any, settings: Any) -> Any:
         yes, no = smoothed(y, settings[0])
         return logit_loss(x, yes * q, no)
 
-    @inline
+    @splice
     def binary_log_loss(p: Any, y: Any, q: Any, settings: Any) -> Any:
         yes, no = smoothed(wide(y), settings[0])
         loss, gradient = probability_loss(wide(p), yes, no, settings[1], settings[2])
         return narrow(X, loss), narrow(X, gradient)
 
-    @inline
+    @splice
     def mse(x: Any, y: Any, q: Any, settings: Any) -> Any:
         error = x - y
         return error * error, error + error
 
-    @inline
+    @splice
     def sigmoid(x: Any, y: Any, q: Any, settings: Any) -> Any:
         return x, sigmoid_of(x)
 
@@ -84,8 +84,9 @@ def element_losses(options: ElementOptions) -> Any:
     formula, checked, weighted = pointwise(options), options.formula == "binary_log_loss", WO.lies != "absent"
     scaled, streamed = options.formula != "sigmoid", options.streamed and GO.lies == "dense"
 
-    @inline
-    def values(x: Any, y: Any, w: Any, q: Any, mask: Any, settings: Any) -> Any:
+    @splice
+    def values(operands: Any, mask: Any, settings: Any) -> Any:
+        x, y, w, q = operands
         value, gradient = formula(x, y, q, settings)
         wrong = mask & ((x < 0.0) | (x > 1.0)) if checked else mask & (x != x) & (x == x)
         if scaled:
@@ -106,7 +107,7 @@ def element_losses(options: ElementOptions) -> Any:
             fetch(WO, w, ws, k, mask),
             fetch(QO, q, qs, k, mask),
         )
-        value, gradient, wrong = values(*operands, mask, settings)
+        value, gradient, wrong = values(operands, mask, settings)
         put(GO, o, os, k, mask, gradient)
         put(LO, l, ls, k, mask, value)
         return wide(select(mask, value, 0.0)), k + lowest(wrong) if checked and any_set(wrong) else -1
@@ -131,7 +132,7 @@ def element_losses(options: ElementOptions) -> Any:
                 fetch(WO, w, ws, k, every),
                 fetch(QO, q, qs, k, every),
             )
-            value, gradient, wrong = values(*operands, every, settings)
+            value, gradient, wrong = values(operands, every, settings)
             if checked and any_set(wrong):
                 return 0.0, k + lowest(wrong)
             if streamed:

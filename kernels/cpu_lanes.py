@@ -13,7 +13,7 @@ from typing import Any
 
 from .calls import integers, reals
 from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
-from .jit import inline, kernel
+from .jit import inline, kernel, splice
 from .memory import any_set, first, gather_index, load_part, peek, read, scatter_index, store_part, write
 from .reductions import lowest
 from .simd import apart, as_index, following, full, full_index, full_wide, iota, maximum, narrow, select, wide
@@ -75,7 +75,7 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
     X, smoothed, weighted, scored = options.logits, options.smoothed, options.weighted, options.result == "score"
     maximum_of, sums_of, exp = lane_maximum(options, device), lane_block(options, device), device.exp
 
-    @inline
+    @splice
     def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, curve: Any) -> Any:
         ref = top = full(X, -math.inf)
         zeros = anchor = full_wide(X, 0.0)
@@ -180,7 +180,7 @@ def lane_target(options: Options, device: SimpleNamespace) -> Any:
     """Each lane's class (-1 where masked), its logit and weight; and the lanes whose class is out of range."""
     X, R, size, transform = options.logits, options.real, options.real.itemsize, device.transform
 
-    @inline
+    @splice
     def aim(at: Any, lanes: Any, mask: Any, targets: Any, classes: Any, ignore_index: Any, class_weight: Any,
             weight: Any, curve: Any) -> Any:  # fmt: skip
         target = gather_index(X, iota(X) * 8 + targets, mask)
@@ -201,7 +201,7 @@ def lane_positions(options: Options) -> Any:
     """The positions on the outer and the inner axis of the rows from `number` on, a lane each."""
     X = options.logits
 
-    @inline
+    @splice
     def positions(number: Any, inner: Any) -> Any:
         o = number // inner
         outer, i = full_index(X, o), iota(X) + (number - o * inner)
@@ -274,7 +274,7 @@ def make_lanes(options: Options) -> Any:
             nans = active & ~active, full_index(X, 0), full_index(X, 0)
             if result != "loss" and any_set(mask & (d != d)):
                 nans = amid_nan(at, x_class, mask, classes, aimed, curve)
-            if normalizer:
+            if result != "loss" and normalizer:
                 lse = select(nans[0], math.nan, normalizer_of(peak, logd))
                 store_part(R, normalizer + size * number, 0, mask, narrow(X, lse))
             if result == "score":

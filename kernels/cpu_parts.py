@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import numerics, simd
-from .jit import inline
+from .jit import inline, splice
 from .simd import Format, absolute, fma, full, maximum, select, wide
 
 SLACK = 2.0
@@ -51,7 +51,7 @@ def device_functions(options: Options) -> SimpleNamespace:
     real = np.float32 if options.logits.real == "f4" else np.float64
     exp = numerics.exponential(inline, simd, real)
     log = numerics.logarithm(inline, simd)
-    device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(inline, simd, log)))
+    device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform = _transform(options, numerics.hyperbolic_tangent(inline, simd, real, exp))
     device.step, device.fold = _step(options, exp, log), _fold(options)
     device.value = _value(options, exp)
@@ -70,7 +70,7 @@ def _transform(options: Options, tanh: Any) -> Any:
             return select(absolute(v) == math.inf, v, tanh(v / cap) * cap)
 
         return softcap
-    return inline(lambda x, curve: x * curve[0]) if options.transform else inline(lambda x, curve: x)
+    return splice(lambda x, curve: x * curve[0]) if options.transform else splice(lambda x, curve: x)
 
 
 def _step(options: Options, exp: Any, log: Any) -> Any:
@@ -81,7 +81,7 @@ def _step(options: Options, exp: Any, log: Any) -> Any:
     soft, smoothed, weighted = options.target == "soft", options.smoothed, options.weighted
     divergence, scored = options.divergence, options.result == "score"
 
-    @inline
+    @splice
     def step(z: Any, valid: Any, hot: Any, refs: Any, y: Any, w: Any, sums: Any) -> Any:
         total, whole, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         ref, anchor = refs
@@ -113,7 +113,7 @@ def _fold(options: Options) -> Any:
     """Take the sum of exponentials over to float64: one large term would swallow small ones for the rest of a row."""
     X = options.logits
 
-    @inline
+    @splice
     def fold(sums: Any) -> Any:
         return (full(X, 0.0), sums[1] + wide(sums[0])) + sums[2:]  # noqa: RUF005
 
@@ -126,7 +126,7 @@ def _value(options: Options, exp: Any) -> Any:
     soft, weighted, smoothed = options.target == "soft", options.weighted, options.smoothed
     logarithmic, capped = options.output == "log_softmax", options.transform == "softcap"
 
-    @inline
+    @splice
     def value(z: Any, y: Any, w: Any, hot: Any, top: Any, factors: Any, cap: Any) -> Any:
         gain, hit, uniform = factors
         if logarithmic:
@@ -152,7 +152,7 @@ def _loss(options: Options, device: SimpleNamespace) -> Any:
     smoothed, divergence = options.smoothed, options.divergence
     nll, smooth = device.nll, device.smooth
 
-    @inline
+    @splice
     def loss(exact: Any, shift: Any, top: Any, refs: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
         mass, moment, negentropy = exact
         smoothing, z_loss, weights, _ = terms
@@ -174,7 +174,7 @@ def _factors(options: Options) -> Any:
     """What `value` needs of a row, in float64: gain, hit and uniform."""
     output, smoothed, hard = options.output, options.smoothed, options.target == "hard"
 
-    @inline
+    @splice
     def factors(mass: Any, top: Any, d: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
         smoothing, z_loss, weights, grad_scale = terms
         if output == "log_softmax":

@@ -10,7 +10,7 @@ from . import numerics, simd
 from .calls import integers, reals
 from .cpu_lanes import lane_positions
 from .cpu_parts import Options
-from .jit import inline, kernel
+from .jit import inline, kernel, splice
 from .memory import any_set, first, gather_index, load_part, peek, read, store_part, write
 from .reductions import least, lowest
 from .simd import apart, full_index, full_wide, iota, narrow, select, wide
@@ -27,7 +27,7 @@ def class_terms(options: Options) -> SimpleNamespace:
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, smoothed = options.target == "soft", options.smoothed
 
-    @inline
+    @splice
     def mass(row: Any, steps: Any, mask: Any, target: Any, c: Any, classes: Any, smoothing: Any) -> Any:
         if soft:
             y = wide(read(Y, row[1] + c * steps[1], mask))
@@ -37,7 +37,7 @@ def class_terms(options: Options) -> SimpleNamespace:
             y = y * (1.0 - smoothing) + smoothing / classes
         return y * wide(peek(R, row[2] + size * c)) if row[2] else y
 
-    @inline
+    @splice
     def probability(row: Any, steps: Any, mask: Any, c: Any) -> Any:
         return wide(read(X, row[0] + c * steps[0], mask))
 
@@ -100,7 +100,7 @@ def prob_writer(options: Options, formulas: SimpleNamespace, terms: SimpleNamesp
 def make_probs(options: Options) -> Any:
     """The kernel of log_loss for these options."""
     formulas, terms = (
-        numerics.probability_formulas(inline, simd, numerics.logarithm(inline, simd)),
+        numerics.probability_formulas(splice, simd, numerics.logarithm(inline, simd)),
         class_terms(options),
     )
     (totals, losses), outputs = prob_sums(options, formulas, terms), prob_writer(options, formulas, terms)

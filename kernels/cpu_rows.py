@@ -2,8 +2,8 @@
 
 Exponentials are taken relative to a reference near the maximum: that of the row's first block, raised (and the block
 done again, from the cache) when a later block's maximum passes it by more than `SLACK`. So no pass over memory looks
-for the maximum, and a block of -inf poisons nothing. The true maximum is tracked beside, and the sum is divided by its term
-at the end: log d is never negative, and exactly 0 where one class has all the mass.
+for the maximum, and a block of -inf poisons nothing. The true maximum is tracked beside, and the sum is divided by its
+term at the end: log d is never negative, and exactly 0 where one class has all the mass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from .calls import integers, reals
 from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
-from .jit import inline, kernel
+from .jit import inline, kernel, splice
 from .memory import (
     fence,
     first,
@@ -133,7 +133,7 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
     R, smoothed, weighted, scored = options.real, options.smoothed, options.weighted, options.result == "score"
     maximum_of, sums_of, exp = block_maximum(options, device.transform), block_sums(options, device), device.exp
 
-    @inline
+    @splice
     def sums(row: Any, classes: Any, target: Any, z_target: Any, curve: Any) -> Any:
         ref = top = narrow(R, -math.inf)
         anchor = 0.0
@@ -214,7 +214,7 @@ def row_eraser(options: Options) -> Any:
     """Fill a row of the output with zeros."""
     X, lanes = options.logits, options.logits.lanes
 
-    @inline
+    @splice
     def clear(out: Any, classes: Any) -> Any:
         k = 0
         while k < classes:
@@ -320,7 +320,7 @@ def make_rows(options: Options) -> Any:
             nan = -1
             if result != "loss" and d != d:
                 nan = find(row[0], 0, classes, narrow(R, d), curve)
-            if normalizer:
+            if result != "loss" and normalizer:
                 poke(R, normalizer + size * number, d if nan >= 0 else normalizer_of(peak, logd))
             if result == "score":
                 at = prediction, confidence, entropy, rank, brier
@@ -341,7 +341,7 @@ def hard_target(options: Options, device: SimpleNamespace) -> Any:
     X, R, transform = options.logits, options.real, device.transform
     size, real_size = X.itemsize, R.itemsize
 
-    @inline
+    @splice
     def aim(row: Any, at: Any, classes: Any, ignore_index: Any, weight: Any, curve: Any) -> Any:
         target = peek_index(at)
         if target == ignore_index or weight == 0.0:

@@ -80,7 +80,8 @@ def exponential(jit: Jit, ops: Any, real: Any, gradual: bool = False) -> Callabl
     raised, scale = real(magic + real(bias)), real(2.0**-bias)
     least = real({(True, False): -88, (True, True): -104, (False, False): -709, (False, True): -746}[single, gradual])
     fma, maximum, pow2, one = ops.fma, ops.maximum, ops.pow2, real(1)
-    remainder = polynomial(jit, ops, tuple(real(c) for c in EXP[real]))
+    first, second, *rest = (real(c) for c in EXP[real])
+    others = tuple(rest)
 
     @jit
     def exp(t: Any) -> Any:
@@ -88,7 +89,10 @@ def exponential(jit: Jit, ops: Any, real: Any, gradual: bool = False) -> Callabl
         shifted = fma(t, log2e, raised)
         n = shifted - raised
         r = fma(n, -ln2_rest, fma(n, -ln2, t))
-        p = fma(fma(remainder(r), r, one), r, one)
+        q = fma(first, r, second)
+        for c in others:
+            q = fma(q, r, c)
+        p = fma(fma(q, r, one), r, one)
         p = p * pow2(shifted)
         return p * scale if gradual else p
 
@@ -97,9 +101,8 @@ def exponential(jit: Jit, ops: Any, real: Any, gradual: bool = False) -> Callabl
 
 def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
     """log x in float64 for x >= 0, within 1 ulp (fdlibm's e_log.c); subnormals give -inf, NaN and +inf themselves."""
-    select = ops.select
-    exponent, mantissa = ops.exponent, ops.mantissa
-    series = polynomial(jit, ops, LOG)
+    fma, select, exponent, mantissa = ops.fma, ops.select, ops.exponent, ops.mantissa
+    first, second, others = LOG[0], LOG[1], LOG[2:]
     (high, low), least = LN2_PARTS, 2.2250738585072014e-308
 
     @jit
@@ -110,7 +113,10 @@ def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
         s = f / (f + 2.0)
         z = s * s
         half = 0.5 * f * f
-        y = e * high - ((half - (s * (half + z * series(z)) + e * low)) - f)
+        r = fma(first, z, second)
+        for c in others:
+            r = fma(r, z, c)
+        y = e * high - ((half - (s * (half + z * r) + e * low)) - f)
         return select(x < least, -math.inf, select(x < math.inf, y, x))
 
     return log
@@ -136,7 +142,7 @@ def hyperbolic_tangent(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -
     return tanh
 
 
-def row_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleNamespace:
+def row_formulas(jit: Jit, ops: Any) -> SimpleNamespace:
     """What a row's sums come to, in float64: ``top`` is the row's maximum and ``logd`` = log Σ exp(z - top)."""
     maximum, select = ops.maximum, ops.select
 

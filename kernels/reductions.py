@@ -1,4 +1,4 @@
-"""From a vector to a scalar: sums, maxima and counts over the lanes, by the same tree, so to the same bits, anywhere."""
+"""From a vector to a scalar: sums, maxima and counts over the lanes, by one tree, so to the same bits anywhere."""
 
 from __future__ import annotations
 

@@ -261,8 +261,7 @@ class TestSameBits:
         call = fl.value_and_grad(fl.cross_entropy)
         whole, _ = call(x, target, reduction="sum", device=backend)
         parts = [
-            call(x[lo : lo + 30], target[lo : lo + 30], reduction="sum", device=backend)[0]
-            for lo in range(0, 3000, 30)
+            call(x[lo : lo + 30], target[lo : lo + 30], reduction="sum", device=backend)[0] for lo in range(0, 3000, 30)
         ]
         np.testing.assert_allclose(np.sum(parts), whole, rtol=2e-15)
 

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from kernel_cases import assert_close, bits
 
 import fusedloss as fl
+from fusedloss import layout as layouts
 
 # `backend` is a string: examples may share it.
 some = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -18,10 +19,10 @@ STEP = 2.0**-16
 
 
 @st.composite
-def logits(draw, rows=st.integers(1, 4), bound=20.0, dtype=np.float64):
-    """A few rows of few classes, or of more than a vector of them."""
-    shape = draw(rows), draw(st.sampled_from([1, 2, 3, 5, 8, 17, 40]))
-    return draw(arrays(dtype, shape, elements=st.floats(-bound, bound, width=32), fill=st.just(0.5)))
+def logits(draw, rows=st.integers(1, 4), classes=(1, 2, 3, 5, 8, 17, 32), bound=20.0):
+    """A few rows of few classes."""
+    shape = draw(rows), draw(st.sampled_from(classes))
+    return draw(arrays(np.float64, shape, elements=st.floats(-bound, bound, width=32), fill=st.just(0.5)))
 
 
 @st.composite
@@ -87,6 +88,13 @@ class TestDerivatives:
 
     @few
     @given(st.data())
+    @pytest.mark.parametrize("targets", [hard_targets, soft_targets])
+    def test_of_many_classes(self, backend, targets, data):
+        x = data.draw(logits(classes=(40, 65), bound=4))
+        assert_derivative(fl.cross_entropy, x, data.draw(targets(x.shape)), backend, z_loss=0.5)
+
+    @few
+    @given(st.data())
     def test_kl_divergence(self, backend, data):
         x = data.draw(logits(bound=4))
         weight = data.draw(arrays(np.float64, len(x), elements=st.floats(0, 2, width=16)))
@@ -106,7 +114,7 @@ class TestDerivatives:
     @few
     @given(st.data())
     def test_elements(self, backend, data):
-        x = data.draw(logits(bound=4))
+        x = data.draw(logits(classes=(2, 5, 17), bound=4))
         y = data.draw(arrays(np.float64, x.shape, elements=st.floats(0, 1, width=16)))
         weights = {"sample_weight": data.draw(arrays(np.float64, len(x), elements=st.floats(0, 2, width=16)))}
         q, smoothing = np.linspace(0, 2, x.shape[1]), data.draw(st.floats(0, 1))
@@ -204,16 +212,23 @@ class TestBits:
 
     @some
     @given(st.data())
-    def test_chunks_and_threads_change_none(self, backend, data):
-        x = data.draw(logits(rows=st.integers(1, 40)))
+    def test_chunks_and_threads_change_none(self, backend, few_rows_a_block, data):
+        x = data.draw(logits(rows=st.integers(1, 40), classes=(1, 5, 17, 40)))
         cut, count = data.draw(st.integers(0, len(x))), data.draw(st.sampled_from([1, 2, 5]))
-        before = fl.get_num_threads()
         for target in (data.draw(hard_targets(x.shape)), x / 32 + 1):
-            losses, gradient = rows_of(fl.cross_entropy, x, target, backend)
+            fl.set_num_threads(3)
+            whole = rows_of(fl.cross_entropy, x, target, backend)
             fl.set_num_threads(count)
-            try:
-                parts = [rows_of(fl.cross_entropy, x[i], target[i], backend) for i in (slice(cut), slice(cut, None))]
-            finally:
-                fl.set_num_threads(before)
-            for whole, pieces in zip((losses, gradient), zip(*parts, strict=True), strict=True):
-                assert bits(np.concatenate(pieces)) == bits(whole)
+            parts = [rows_of(fl.cross_entropy, x[i], target[i], backend) for i in (slice(cut), slice(cut, None))]
+            assert [bits(np.concatenate(each)) for each in zip(*parts, strict=True)] == [bits(each) for each in whole]
+
+
+@pytest.fixture
+def few_rows_a_block(monkeypatch):
+    """Blocks so small that a few rows are many of them; and the number of threads as it was, afterwards."""
+    before = fl.get_num_threads()
+    monkeypatch.setattr(layouts, "_BLOCK_BYTES", 256)
+    layouts.layout.cache_clear()
+    yield
+    layouts.layout.cache_clear()
+    fl.set_num_threads(before)
