@@ -184,7 +184,11 @@ def _over_elements(formula: str, arrays: dict[str, Array | None], values: dict[s
     x = given["x"]
     fmt = logits_format(x.dtype)
     operands = tuple((name, memory_format(array.dtype, fmt.real, _lies(array))) for name, array in given.items())
-    kernel = _elements(ElementOptions(formula, fmt, operands, _streamed(x, given.get("out"))))
+    out = given.get("out")
+    lines = (
+        out is not None and _lies(out) == "dense" and (address(out) | (out.strides[0] if len(out) > 1 else 0)) % 64 == 0
+    )
+    kernel = _elements(ElementOptions(formula, fmt, operands, lines and _streamed(x, out)))
     call: dict[str, Any] = {
         "columns": x.shape[1],
         "segments": -(-x.shape[1] // SEGMENT),

@@ -30,7 +30,7 @@ class ElementOptions:
     formula: str
     logits: Format
     operands: tuple[tuple[str, Format], ...]
-    streamed: bool = False
+    streamed: bool = False  # write the output past the caches; each of its segments starts on a cache line
 
     def operand(self, name: str) -> Format:
         """The format of an operand; one that is absent is read as 1."""
@@ -77,12 +77,10 @@ def pointwise(options: ElementOptions) -> Any:
     }[options.formula]  # fmt: skip
 
 
-def element_losses(options: ElementOptions) -> Any:
-    """One segment of a loss and its gradient, or of sigmoid: its sum in float64, and the first column that is wrong."""
-    X, lanes = options.logits, options.logits.lanes
-    XO, YO, WO, QO, GO, LO = (options.operand(name) for name in OPERANDS[:6])
-    formula, checked, weighted = pointwise(options), options.formula == "binary_log_loss", WO.lies != "absent"
-    scaled, streamed = options.formula != "sigmoid", options.streamed and GO.lies == "dense"
+def element_values(options: ElementOptions) -> Any:
+    """One vector's weighted loss and gradient, and the lanes whose probability is none."""
+    formula, checked = pointwise(options), options.formula == "binary_log_loss"
+    scaled, weighted = options.formula != "sigmoid", options.operand("weight").lies != "absent"
 
     @splice
     def values(operands: Any, mask: Any, settings: Any) -> Any:
@@ -96,6 +94,15 @@ def element_losses(options: ElementOptions) -> Any:
             value, gradient = select(used, value * w, 0.0), select(used, gradient * w, 0.0)
             wrong = wrong & used
         return value, gradient, wrong
+
+    return values
+
+
+def element_losses(options: ElementOptions) -> Any:
+    """One segment of a loss and its gradient, or of sigmoid: its sum in float64, and the first column that is wrong."""
+    X, lanes = options.logits, options.logits.lanes
+    XO, YO, WO, QO, GO, LO = (options.operand(name) for name in OPERANDS[:6])
+    values, checked, streamed = element_values(options), options.formula == "binary_log_loss", options.streamed
 
     @inline
     def part(at: Any, k: Any, n: Any, settings: Any) -> Any:
@@ -113,16 +120,10 @@ def element_losses(options: ElementOptions) -> Any:
         return wide(select(mask, value, 0.0)), k + lowest(wrong) if checked and any_set(wrong) else -1
 
     @inline
-    def segment(at: Any, k: Any, end: Any, head: Any, settings: Any) -> Any:
+    def segment(at: Any, k: Any, end: Any, settings: Any) -> Any:
         apart()
         (x, xs), (y, ys), (w, ws), (q, qs), (o, os), (l, ls) = at
         total, every = full_wide(X, 0.0), first(X, lanes)
-        if head > 0:
-            value, wrong_at = part(at, k, min(head, end - k), settings)
-            total = total + value
-            k += head
-            if wrong_at >= 0:
-                return 0.0, wrong_at
         while k + lanes <= end:
             prefetch(x + k * xs + AHEAD)
             prefetch(y + k * ys + AHEAD)
@@ -155,8 +156,8 @@ def element_losses(options: ElementOptions) -> Any:
 def make_elements(options: ElementOptions) -> Any:
     """The kernel over segments for these options."""
     segment, scores = element_losses(options), element_scores(options)
-    fmt, scored = options.logits, options.formula == "score_binary"
-    streamed, size, lanes = options.streamed, fmt.itemsize, fmt.lanes
+    scored = options.formula == "score_binary"
+    streamed = options.streamed
     n_integers, n_reals = len(INTEGERS), len(REALS)
 
     @kernel(options)
@@ -173,9 +174,7 @@ def make_elements(options: ElementOptions) -> Any:
                 to = (n + r * nr, nc), (p + r * pr, pc), (d + r * dr, dc), (b + r * br, bc)
                 scores(read, to, start, end, settings)
             else:
-                out = o + r * o_r
-                head = (-(out + start * size) & (lanes * size - 1)) // size if streamed else 0
-                total, wrong = segment((*read, (out, oc), (l + r * lr, lc)), start, end, head, settings)
+                total, wrong = segment((*read, (o + r * o_r, oc), (l + r * lr, lc)), start, end, settings)
                 if wrong >= 0:
                     return r * columns + wrong
                 if sums:

@@ -44,7 +44,7 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
     step, fold, transform = device.step, device.fold, device.transform
 
     @inline
-    def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, refs: Any, aimed: Any, best: Any, curve: Any) -> Any:
+    def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, ref: Any, aimed: Any, best: Any, curve: Any) -> Any:
         apart()
         at, soft_at, class_weight = row
         target, z_target = aimed
@@ -64,7 +64,7 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
                 before = before + as_index(z >= select(k < target, z_target, above))
                 higher = z > most
                 most, winner = select(higher, z, most), select(higher, k, winner)
-            sums = step(z, mask, hot, refs, y, w, sums)
+            sums = step(z, mask, hot, ref, y, w, sums)
         return fold(sums), before, (most, winner)
 
     return sums_of
@@ -74,11 +74,12 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
     """Sums over all classes, relative to each lane's last reference."""
     X, smoothed, weighted, scored = options.logits, options.smoothed, options.weighted, options.result == "score"
     maximum_of, sums_of, exp = lane_maximum(options, device), lane_block(options, device), device.exp
+    hard = options.target == "hard"
 
     @splice
-    def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, curve: Any) -> Any:
+    def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, target_mass: Any, curve: Any) -> Any:
         ref = top = full(X, -math.inf)
-        zeros = anchor = full_wide(X, 0.0)
+        zeros = full_wide(X, 0.0)
         total = shift = seen = energy = rest = square = mass = moment = negentropy = zeros
         before, best, j = full_index(X, 0), (top, full_index(X, 0)), 0
         while j < classes:
@@ -87,27 +88,32 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
             if any_set(fresh):
                 ref = select(fresh, maximum_of(row[0], steps[0], mask, j, end, curve), ref)
             base = select(ref == -math.inf, 0.0, ref)  # nothing but -inf so far: 0 lets a NaN show
-            anchor = select(fresh, wide(base), anchor)
-            block, ranked, best = sums_of(row, steps, mask, j, end, (base, anchor), aimed, best, curve)
+            block, ranked, best = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
             peak = block[2]
             over = (peak - base) > SLACK
             if any_set(over):
                 fall = select(over, wide(ref) - wide(peak), 0.0)
                 factor = wide(exp(narrow(X, fall)))
                 if scored:
-                    energy, rest, square = factor * (energy + fall * total), factor * rest, factor * factor * square
+                    energy = select(factor > 0.0, factor * (energy + fall * total), 0.0)
+                    rest, square = factor * rest, factor * factor * square
                 if smoothed and j > 0:
                     shift = shift + fall * (seen if weighted else j)
+                moment = moment + select(mass == 0.0, 0.0, fall * mass)
                 total = total * factor
                 ref = select(over, peak, ref)
                 continue
             top = maximum(peak, top)
+            here, drawn = block[5], block[6]
+            if hard:  # as a one-hot target adds up, to the bit
+                here = select((aimed[0] >= j) & (aimed[0] < end), target_mass, 0.0)
+                drawn = select(here == 0.0, 0.0, here * (wide(aimed[1]) - wide(base)))
             total, shift, seen = total + block[1], shift + wide(block[3]), seen + wide(block[4])
-            mass, moment, negentropy = mass + block[5], moment + block[6], negentropy + block[7]
+            mass, moment, negentropy = mass + here, moment + drawn, negentropy + block[7]
             energy, rest, square = energy + wide(block[8]), rest + wide(block[9]), square + wide(block[10])
             before = before + ranked
             j = end
-        return top, (ref, anchor), total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
+        return top, ref, total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
 
     return sums
 
@@ -217,15 +223,36 @@ def lane_positions(options: Options) -> Any:
     return positions
 
 
+def lane_places(options: Options) -> Any:
+    """How many rows from `number` on make a tile, and where they begin in arrays of (address, outer, inner stride).
+
+    An address a lane where rows are gathered; else one for all, and a tile ends with the inner axis.
+    """
+    lanes, gathered, positions = options.logits.lanes, options.gathered, lane_positions(options)
+
+    @splice
+    def places(number: Any, hi: Any, inner: Any, x: Any, y: Any, out: Any) -> Any:
+        n = min(lanes, hi - number)
+        if gathered:
+            o, i = positions(number, inner)
+        else:
+            o = number // inner
+            i = number - o * inner
+            n = min(n, inner - i)
+        return n, o * x[1] + i * x[2] + x[0], o * y[1] + i * y[2] + y[0], o * out[1] + i * out[2] + out[0]
+
+    return places
+
+
 def make_lanes(options: Options) -> Any:
     """The kernel over rows whose classes lie apart, for these options."""
     device = device_functions(options)
     X, R, size, gathered = options.logits, options.real, options.real.itemsize, options.gathered
     sums, outputs = lane_sums(options, device), lane_writer(options, device)
     results, amid_nan = lane_results(options, device)
-    positions, aim, exp, log = lane_positions(options), lane_target(options, device), device.exp, device.log
+    places, aim, exp, log = lane_places(options), lane_target(options, device), device.exp, device.log
     loss_of, factors_of, normalizer_of = device.loss, device.factors, device.log_normalizer
-    hard, output, result, lanes = options.target == "hard", options.output != "", options.result, options.logits.lanes
+    hard, output, result = options.target == "hard", options.output != "", options.result
     n_integers, n_reals = len(INTEGERS), len(REALS)
 
     @kernel(options)
@@ -235,21 +262,12 @@ def make_lanes(options: Options) -> Any:
          brier) = integers(call, 0, n_integers)  # fmt: skip
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
         curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
-        steps = x_class, y_class
-        number = lo
+        steps, number = (x_class, y_class), lo
+        at_x, at_y, at_out = (x, x_outer, x_inner), (targets, y_outer, y_inner), (out, out_outer, out_inner)
         while number < hi:
-            n = min(lanes, hi - number)
-            if gathered:
-                o, i = positions(number, inner)
-                at = where = o * x_outer + i * x_inner + x
-            else:
-                o = number // inner
-                i = number - o * inner
-                n = min(n, inner - i)
-                at = o * x_outer + i * x_inner + x
-                where = iota(X) * x_inner + at
-            row = at, o * y_outer + i * y_inner + targets, class_weight
-            written = o * out_outer + i * out_inner + out
+            n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
+            where = at if gathered else iota(X) * x_inner + at
+            row = at, soft_at, class_weight
             mask = first(X, n)
             weight = full_wide(X, 1.0)
             if sample_weight:
@@ -262,14 +280,11 @@ def make_lanes(options: Options) -> Any:
                 )
                 if any_set(bad):
                     return number + lowest(bad)
-            top, (ref, anchor), total, shift, exact, scores = sums(row, steps, mask, classes, aimed, curve)
-            if hard:
-                moment = select(mass == 0.0, 0.0, (wide(aimed[1]) - anchor) * mass)
-                exact = mass, moment, full_wide(X, 0.0)
+            top, ref, total, shift, exact, scores = sums(row, steps, mask, classes, aimed, mass, curve)
             d = total / wide(exp(top - ref))
             logd, peak = log(d), wide(top)
             if loss:
-                value = loss_of(exact, shift, peak, (wide(ref), anchor), logd, weight, classes, terms)
+                value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
                 store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value, 0.0)))
             nans = active & ~active, full_index(X, 0), full_index(X, 0)
             if result != "loss" and any_set(mask & (d != d)):

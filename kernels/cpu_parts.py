@@ -82,9 +82,8 @@ def _step(options: Options, exp: Any, log: Any) -> Any:
     divergence, scored = options.divergence, options.result == "score"
 
     @splice
-    def step(z: Any, valid: Any, hot: Any, refs: Any, y: Any, w: Any, sums: Any) -> Any:
+    def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
         total, whole, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
-        ref, anchor = refs
         t = z - ref
         e = exp(t)
         total = total + e
@@ -97,7 +96,7 @@ def _step(options: Options, exp: Any, log: Any) -> Any:
         if soft:
             a = wide(y * w if weighted else y)
             mass = mass + a
-            moment = fma(a, select(a == 0.0, 0.0, wide(z) - anchor), moment)
+            moment = fma(a, select(a == 0.0, 0.0, wide(z) - wide(ref)), moment)
             if divergence:
                 negentropy = negentropy + select(a > 0.0, a * log(a), a)
         if scored:
@@ -153,11 +152,10 @@ def _loss(options: Options, device: SimpleNamespace) -> Any:
     nll, smooth = device.nll, device.smooth
 
     @splice
-    def loss(exact: Any, shift: Any, top: Any, refs: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
+    def loss(exact: Any, shift: Any, top: Any, ref: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
         mass, moment, negentropy = exact
         smoothing, z_loss, weights, _ = terms
-        ref, anchor = refs
-        value = nll(mass, moment, top - anchor, logd)
+        value = nll(mass, moment, top - ref, logd)
         if smoothed:
             value = select(smoothing == 1.0, 0.0, value)  # else 0 times an infinite loss
             value = smooth(value, smoothing, classes, weights, logd, shift + (ref - top) * weights)

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import numerics, simd
 from .calls import integers, reals
-from .cpu_lanes import lane_positions
+from .cpu_lanes import lane_places, lane_positions
 from .cpu_parts import Options
 from .jit import inline, kernel, splice
 from .memory import any_set, first, gather_index, load_part, peek, read, store_part, write
@@ -99,13 +99,13 @@ def prob_writer(options: Options, formulas: SimpleNamespace, terms: SimpleNamesp
 
 def make_probs(options: Options) -> Any:
     """The kernel of log_loss for these options."""
-    formulas, terms = (
-        numerics.probability_formulas(splice, simd, numerics.logarithm(inline, simd)),
-        class_terms(options),
-    )
+    formulas = numerics.probability_formulas(splice, simd, numerics.logarithm(inline, simd))
+    terms = class_terms(options)
     (totals, losses), outputs = prob_sums(options, formulas, terms), prob_writer(options, formulas, terms)
-    X, R, size, gathered = options.logits, options.real, options.real.itemsize, options.gathered
-    hard, output, lanes, positions = options.target == "hard", options.output != "", X.lanes, lane_positions(options)
+    X, R, size = options.logits, options.real, options.real.itemsize
+    hard, output, positions, places = (
+        options.target == "hard", options.output != "", lane_positions(options), lane_places(options),
+    )  # fmt: skip
     n_integers, n_reals = len(INTEGERS), len(REALS)
 
     @kernel(("log_loss", options))
@@ -116,18 +116,10 @@ def make_probs(options: Options) -> Any:
         settings = reals(call, n_integers, n_reals)
         steps, limit, worst = (x_class, y_class), math.inf if normalize else 1.0, -1
         number = lo
+        at_x, at_y, at_out = (x, x_outer, x_inner), (targets, y_outer, y_inner), (out, out_outer, out_inner)
         while number < hi:
-            n = min(lanes, hi - number)
-            outer, i = positions(number, inner)
-            if gathered:
-                row = outer * x_outer + i * x_inner + x, outer * y_outer + i * y_inner + targets, class_weight
-                written = outer * out_outer + i * out_inner + out
-            else:
-                o = number // inner
-                at = number - o * inner
-                n = min(n, inner - at)
-                row = o * x_outer + at * x_inner + x, o * y_outer + at * y_inner + targets, class_weight
-                written = o * out_outer + at * out_inner + out
+            n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
+            row = at, soft_at, class_weight
             mask = first(X, n)
             weight, target = full_wide(X, 1.0), full_index(X, -1)
             if sample_weight:
@@ -141,6 +133,7 @@ def make_probs(options: Options) -> Any:
                     return number + lowest(bad)
             total, wrong = totals(row, steps, mask, classes, limit)
             if any_set(active & (wrong >= 0)):
+                outer, i = positions(number, inner)
                 element = least(active & (wrong >= 0), (outer * classes + wrong) * inner + i)
                 worst = element if worst < 0 else min(worst, element)
             if not normalize:

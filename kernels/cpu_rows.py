@@ -63,15 +63,15 @@ def block_maximum(options: Options, transform: Any) -> Any:
     return maximum_of
 
 
-def block_sums(options: Options, device: SimpleNamespace) -> Any:
-    """Sums over part of a row, relative to a reference, and the number of its classes that rank before the target."""
+def whole_vectors(options: Options, device: SimpleNamespace) -> Any:
+    """Add the whole vectors from `k` to `stop` to the sums, and to `before` the classes that reach `limit`."""
     X, Y, R = options.logits, options.soft or options.logits, options.real
     lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
     step, fold, transform, span = device.step, device.fold, device.transform, STRETCH * lanes
 
     @inline
-    def whole(row: Any, k: Any, stop: Any, refs: Any, limit: Any, sums: Any, before: Any, curve: Any) -> Any:
+    def whole(row: Any, k: Any, stop: Any, ref: Any, limit: Any, sums: Any, before: Any, curve: Any) -> Any:
         p, q, v = row
         y = w = full(X, 0.0)
         every, none = first(X, lanes), first(X, 0)
@@ -87,14 +87,23 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
                     w = load(R, v, k)
                 if scored:
                     before += count(z >= limit)
-                sums = step(z, every, none, refs, y, w, sums)
+                sums = step(z, every, none, ref, y, w, sums)
                 k += lanes
             if k % span == 0:  # at the same places with a target and without: to the same bits
                 sums = fold(sums)
         return k, sums, before
 
+    return whole
+
+
+def partial_vector(options: Options, device: SimpleNamespace) -> Any:
+    """Add `n` classes from `k` on to the sums, the target perhaps among them."""
+    X, Y, R = options.logits, options.soft or options.logits, options.real
+    soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
+    step, transform = device.step, device.transform
+
     @inline
-    def part(row: Any, k: Any, n: Any, refs: Any, target: Any, limits: Any, sums: Any, before: Any, curve: Any) -> Any:
+    def part(row: Any, k: Any, n: Any, ref: Any, target: Any, limits: Any, sums: Any, before: Any, curve: Any) -> Any:
         p, q, v = row
         mask = first(X, n)
         z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
@@ -103,23 +112,31 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
         place, at = ramp(X), full(X, target - k)
         if scored:
             before += count(mask & (z >= select(place < at, limits[0], limits[1])))
-        return step(z, mask, place == at, refs, y, w, sums), before
+        return step(z, mask, place == at, ref, y, w, sums), before
+
+    return part
+
+
+def block_sums(options: Options, device: SimpleNamespace) -> Any:
+    """Sums over part of a row, relative to a reference, and the number of its classes that rank before the target."""
+    X, lanes, scored, fold = options.logits, options.logits.lanes, options.result == "score", device.fold
+    whole, part = whole_vectors(options, device), partial_vector(options, device)
 
     @inline
-    def sums_of(row: Any, j: Any, end: Any, refs: Any, target: Any, z_target: Any, curve: Any) -> Any:
+    def sums_of(row: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
         zero, zeros = full(X, 0.0), full_wide(X, 0.0)
         sums = (zero, zeros, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero, zero)
         k, before = j, 0
         limits = tied, above = full(X, z_target), full(X, following(X, z_target))  # ties count before the target only
         if scored and j <= target < end:
-            k, sums, before = whole(row, k, target - target % lanes, refs, tied, sums, before, curve)
-            sums, before = part(row, k, min(lanes, end - k), refs, target, limits, sums, before, curve)
+            k, sums, before = whole(row, k, target - target % lanes, ref, tied, sums, before, curve)
+            sums, before = part(row, k, min(lanes, end - k), ref, target, limits, sums, before, curve)
             k += lanes
         limit = tied if scored and end <= target else above
-        k, sums, before = whole(row, k, end, refs, limit, sums, before, curve)
+        k, sums, before = whole(row, k, end, ref, limit, sums, before, curve)
         if k < end:
-            sums, before = part(row, k, end - k, refs, target, limits, sums, before, curve)
+            sums, before = part(row, k, end - k, ref, target, limits, sums, before, curve)
         _, total, top, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
         real = hsum(total), wide(hsum(shift)), wide(hsum(seen))
         scores = wide(hsum(energy)), wide(hsum(rest)), wide(hsum(square)), before
@@ -132,39 +149,41 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
     """Sums over a whole row, relative to its last reference, and the block that first holds the maximum."""
     R, smoothed, weighted, scored = options.real, options.smoothed, options.weighted, options.result == "score"
     maximum_of, sums_of, exp = block_maximum(options, device.transform), block_sums(options, device), device.exp
+    hard = options.target == "hard"
 
     @splice
-    def sums(row: Any, classes: Any, target: Any, z_target: Any, curve: Any) -> Any:
+    def sums(row: Any, classes: Any, target: Any, z_target: Any, target_mass: Any, curve: Any) -> Any:
         ref = top = narrow(R, -math.inf)
-        anchor = 0.0
         total = shift = seen = energy = rest = square = mass = moment = negentropy = 0.0
         before = top_at = j = 0
         while j < classes:
             end = min(j + BLOCK, classes)
-            fresh = ref == -math.inf
-            if fresh:
+            if ref == -math.inf:
                 ref = maximum_of(row[0], j, end, curve)
             base = narrow(R, 0.0) if ref == -math.inf else ref  # nothing but -inf so far: 0 lets a NaN show
-            if fresh:
-                anchor = wide(base)
-            peak, block, exact, scores = sums_of(row, j, end, (base, anchor), target, z_target, curve)
+            peak, block, exact, scores = sums_of(row, j, end, base, target, z_target, curve)
             if peak - base > SLACK:
                 fall = wide(ref) - wide(peak)
                 factor = wide(exp(narrow(R, fall)))
                 if scored:
-                    energy, rest, square = factor * (energy + fall * total), factor * rest, factor * factor * square
+                    energy = factor * (energy + fall * total) if factor > 0.0 else 0.0
+                    rest, square = factor * rest, factor * factor * square
                 if smoothed and j > 0:
                     shift += fall * (seen if weighted else j)
+                if mass != 0.0:
+                    moment += fall * mass
                 total *= factor
                 ref = peak
                 continue
             if peak > top:
                 top, top_at = peak, j
+            if hard and j <= target < end and target_mass != 0.0:  # as a one-hot target adds up, to the bit
+                exact = target_mass, target_mass * (wide(z_target) - wide(base)), 0.0
             total, shift, seen = total + block[0], shift + block[1], seen + block[2]
             mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
             energy, rest, square, before = energy + scores[0], rest + scores[1], square + scores[2], before + scores[3]
             j = end
-        return top, (ref, anchor), total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at)
+        return top, ref, total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at)
 
     return sums
 
@@ -309,13 +328,11 @@ def make_rows(options: Options) -> Any:
                 if output:
                     clear(written, classes)
                 continue
-            top, (ref, anchor), total, shift, exact, scores = sums(row, classes, target, z_target, curve)
-            if hard:
-                exact = mass, mass * (wide(z_target) - anchor) if mass != 0.0 else 0.0, 0.0
+            top, ref, total, shift, exact, scores = sums(row, classes, target, z_target, mass, curve)
             d = total / wide(exp(top - ref))
             logd, peak = log(d), wide(top)
             if loss:
-                value = loss_of(exact, shift, peak, (wide(ref), anchor), logd, weight, classes, terms)
+                value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
                 poke(R, loss + size * number, value if target >= 0 or not hard else 0.0)
             nan = -1
             if result != "loss" and d != d:

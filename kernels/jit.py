@@ -12,7 +12,6 @@ from typing import Any
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-
 POLICY = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 HELPER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Only kernels are called from Python: the rest needs no wrapper, which saves a quarter of the time to compile."""
@@ -46,6 +45,8 @@ class KernelCache(FunctionCache):
         try:
             return super().load_overload(sig, target_context)
         except Exception:  # a truncated or foreign file raises whatever unpickling it raises
+            with contextlib.suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

@@ -148,7 +148,7 @@ def row_formulas(jit: Jit, ops: Any) -> SimpleNamespace:
 
     @jit
     def nll(mass: Any, moment: Any, lead: Any, logd: Any) -> Any:
-        """Σ y·(lse - z), from mass = Σ y, moment = Σ y·(z - anchor) and lead = top - anchor; never from lse alone."""
+        """Σ y·(lse - z), from mass = Σ y, moment = Σ y·(z - ref) and lead = top - ref; never from lse alone."""
         return mass * logd - (moment - mass * lead)
 
     @jit

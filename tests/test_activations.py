@@ -14,21 +14,17 @@ SHAPES = [(20, 7), (4, 32, 3), (3, 40)]
 
 
 def truth(name, x, axis=-1):
-    """What SciPy says in float64, and what a result is a difference, or a sum, of."""
+    """What SciPy says in float64, and what a result's error is measured by.
+
+    p = exp(z) has the absolute error of z as its relative one, half an ulp of |z| ~ |log p|, so its unit is p·|log p|.
+    A logarithm is a difference, or a sum, of the maximum and others.
+    """
     wide = x.astype(np.float64)
     want = scipy.special.expit(wide) if name == "sigmoid" else getattr(scipy.special, name)(wide, axis=axis)
+    if name == "softmax":
+        return want, scipy.special.entr(want)
     largest = np.where(np.isfinite(wide), np.abs(wide), 0).max(initial=1)
-    return want, {"softmax": 0, "sigmoid": 0, "log_softmax": 1, "logsumexp": largest}[name]
-
-
-def ulps_of(name, x):
-    """exp(z) has the absolute error of z = x − m as its relative one: half an ulp of up to 32 for float32's bits below.
-
-    The kernels' own steps, an exp within an ulp among them, add 2. A result of 16 bits is the float32 one rounded once.
-    """
-    if x.dtype.itemsize == 2:
-        return 0.51
-    return 4 if name == "softmax" else 2
+    return want, {"sigmoid": 0, "log_softmax": 1, "logsumexp": largest}[name]
 
 
 @pytest.mark.parametrize("name", ALONG)
@@ -43,18 +39,17 @@ def test_as_scipy(backend, rng, name, shape, dtype):
     want, scale = truth(name, x, axis)
     assert got.shape == want.shape
     assert got.dtype == dtype
-    assert_close(got, want, ulps_of(name, x), scale=scale)
+    assert_close(got, want, 3, scale=scale[np.isfinite(want)] if name == "softmax" else scale)
 
 
 @pytest.mark.parametrize("name", ALONG)
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
 def test_along_any_axis(backend, rng, name, axis):
-    x = rng.standard_normal((3, 4, 5))
+    x = rng.standard_normal((3, 4, 2))
     want, scale = truth(name, x, axis)
-    assert_close(ALONG[name](x, axis, device=backend), want, 2, scale=scale)
-    assert_close(ALONG[name](x, axis=axis, device=backend), want, 2, scale=scale)
-    turned = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
-    assert_close(ALONG[name](turned, axis, device=backend), want, 2, scale=scale)
+    for given in (x, np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)):
+        for got in (ALONG[name](given, axis, device=backend), ALONG[name](given, axis=axis, device=backend)):
+            assert_close(got, want, 3, scale=np.max(scale))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +66,7 @@ def test_16_bits(backend, rng, name, dtype):
         assert_close(got, want, 2, scale=scale)
         return
     assert got.dtype == dtype
-    assert_close(got, want, 0.51, scale=0.01 if name == "softmax" else scale)
+    assert_close(got, want, 0.51, scale=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -83,13 +78,12 @@ def test_sigmoid(backend, rng, dtype):
     assert_close(got, truth("sigmoid", x)[0], 3)
     assert got.dtype == dtype
     np.testing.assert_array_equal(got.flat[:4], [1, 0, NAN, 0.5])
-    assert_close(fl.sigmoid(x[::2, ::-1], device=backend), got[::2, ::-1].astype(np.float64), 0)
 
 
 class TestEdges:
     @pytest.mark.parametrize("classes", [7, 40])
     def test_infinite_rows(self, backend, rng, classes):
-        """As SciPy: −inf is a masked class; logsumexp of nothing but −inf is −inf, of +inf is +inf. No row meets another."""
+        """As SciPy: −inf masks a class; logsumexp of all −inf is −inf, with +inf it is +inf. Rows never meet."""
         x = rng.standard_normal((6, classes)).astype(np.float32)
         clean = {name: call(x, device=backend) for name, call in ALONG.items()}
         x[1], x[2, 3], x[3, 0], x[4, 1] = -INF, INF, NAN, -INF
@@ -99,7 +93,7 @@ class TestEdges:
             got = ALONG[name](x, device=backend)
             assert np.isnan(got[1:4]).all()
             want, scale = truth(name, x[4])
-            assert_close(got[4], want, ulps_of(name, x), scale=scale)
+            assert_close(got[4], want, 3, scale=np.max(scale))
             assert bits(got[[0, 5]]) == bits(clean[name][[0, 5]])
         assert bits(lse[[0, 5]]) == bits(clean["logsumexp"][[0, 5]])
 
@@ -124,12 +118,13 @@ class TestEdges:
         want, scale = truth(name, x)
         assert got.shape == want.shape
         assert name != "logsumexp" or type(got) is np.float64
-        assert_close(got, want, 2, scale=scale)
+        assert_close(got, want, 2, scale=np.max(scale))
         empty = ALONG[name](np.zeros((0, 7)), device=backend)
         assert empty.shape == ((0,) if name == "logsumexp" else (0, 7))
 
-    def test_sigmoid_of_a_number(self, backend):
-        got = fl.sigmoid(np.float64(0), device=backend)
+    @pytest.mark.parametrize("number", [0.0, np.float64(0), np.array(0.0)], ids=["float", "scalar", "array"])
+    def test_sigmoid_of_a_number(self, backend, number):
+        got = fl.sigmoid(number, device=backend)
         assert type(got) is np.float64
         assert got == 0.5
         assert fl.sigmoid(np.zeros((0, 3)), device=backend).shape == (0, 3)

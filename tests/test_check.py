@@ -21,14 +21,6 @@ LOSSES = {
 }
 ROW_LOSSES = [fl.cross_entropy, fl.kl_divergence, fl.log_loss]
 ELEMENT_LOSSES = [fl.binary_cross_entropy, fl.binary_log_loss, fl.mse]
-BUILT_IN = {
-    fl.ShapeError: ValueError,
-    fl.OptionError: ValueError,
-    fl.DeviceError: ValueError,
-    fl.TargetError: ValueError,
-    fl.ProbabilityError: ValueError,
-    fl.DTypeError: TypeError,
-}
 
 
 @pytest.fixture(params=LOSSES, ids=lambda loss: loss.__name__)
@@ -42,7 +34,7 @@ def name_of(loss):
 
 def refuses(error, message, call, *args, **options):
     """Check the type of an error, also as a built-in one, and the whole of its message."""
-    with pytest.raises(BUILT_IN[error]) as caught:
+    with pytest.raises(TypeError if error is fl.DTypeError else ValueError) as caught:
         call(*args, **options)
     assert type(caught.value) is error
     assert isinstance(caught.value, fl.FusedLossError)
@@ -53,18 +45,12 @@ class TestLogits:
     FLOATS = "expected float16, bfloat16, float32 or float64"
 
     @pytest.mark.parametrize(
-        "dtype", [np.int32, np.uint8, bool, complex, np.longdouble, "datetime64[s]", "S3", object, "V2"]
+        "dtype", [np.int32, np.uint8, bool, complex, "datetime64[s]", "S3", object, "V2", ml_dtypes.float8_e4m3fn]
     )
     def test_dtype(self, loss, dtype):
-        if np.dtype(dtype) == np.float64:
-            return  # long double, on some systems
         name, verb = name_of(loss), "has" if loss is fl.mse else "have"
         logits = np.zeros((4, 10), dtype)
         refuses(fl.DTypeError, f"{name} {verb} dtype {logits.dtype}, {self.FLOATS}", loss, logits, LOSSES[loss][1])
-
-    def test_float8(self):
-        logits = np.zeros((4, 10), ml_dtypes.float8_e4m3fn)
-        refuses(fl.DTypeError, f"logits have dtype float8_e4m3fn, {self.FLOATS}", fl.cross_entropy, logits, HARD)
 
     @pytest.mark.parametrize("activation", [fl.softmax, fl.log_softmax, fl.logsumexp, fl.sigmoid])
     def test_of_activations(self, activation):
@@ -96,14 +82,13 @@ class TestAxis:
     def test_out_of_range(self, loss, axis):
         message = f"axis is {axis}, expected one in [-2, 2) of the {name_of(loss)}' shape (4, 10)"
         refuses(fl.OptionError, message, loss, *LOSSES[loss], axis=axis)
+        message = f"axis is {axis}, expected one in [-2, 2) of x's shape (4, 10)"
+        refuses(fl.OptionError, message, fl.softmax, X, axis)
 
     @pytest.mark.parametrize("axis", [None, 1.0, "1", (0, 1)])
     def test_no_integer(self, axis):
         refuses(fl.OptionError, f"axis is {axis!r}, expected an integer", fl.cross_entropy, X, HARD, axis=axis)
         refuses(fl.OptionError, f"axis is {axis!r}, expected an integer", fl.softmax, X, axis=axis)
-
-    def test_of_activations(self):
-        refuses(fl.OptionError, "axis is 5, expected one in [-2, 2) of x's shape (4, 10)", fl.softmax, X, 5)
 
 
 class TestTarget:
@@ -112,13 +97,8 @@ class TestTarget:
         tail = f"expected (4,), the {name_of(loss)}' shape (4, 10) without axis 1"
         refuses(fl.ShapeError, f"target has shape (3,), {tail}", loss, P, np.zeros(3, int))
         refuses(fl.ShapeError, f"target has shape (), {tail}", loss, P, 0)
-        refuses(
-            fl.ShapeError,
-            f"target has shape (4, 10), {tail}; a soft target must be floating",
-            loss,
-            P,
-            np.zeros((4, 10), int),
-        )
+        message = f"target has shape (4, 10), {tail}; a soft target must be floating"
+        refuses(fl.ShapeError, message, loss, P, SOFT.astype(int))
 
     @pytest.mark.parametrize("loss", ROW_LOSSES)
     def test_soft_shape(self, loss):
@@ -229,7 +209,7 @@ class TestWeights:
     def test_class_weight(self):
         for shape in [(9,), (), (1, 10), (4,)]:
             message = f"class_weight has shape {shape}, expected (10,), one weight a class"
-            refuses(fl.ShapeError, message, fl.cross_entropy, X, HARD, class_weight=np.ones(shape))
+            refuses(fl.ShapeError, message, fl.log_loss, P, HARD, class_weight=np.ones(shape))
 
     @pytest.mark.parametrize("shape", [(3,), (10,), (5, 1)])
     def test_sample_weight_of_rows(self, shape):
@@ -251,7 +231,7 @@ class TestWeights:
 
     @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize(
-        ("name", "loss", "shape"),
+        ("name", "loss", "length"),
         [
             ("class_weight", fl.cross_entropy, 10),
             ("class_weight", fl.log_loss, 10),
@@ -260,15 +240,11 @@ class TestWeights:
             ("pos_weight", fl.binary_cross_entropy, 10),
         ],
     )
-    def test_values(self, name, loss, shape, value):
-        weight = np.ones(shape)
+    def test_values(self, name, loss, length, value):
+        weight = np.ones(length)
         weight[2] = value
         message = f"{name} holds {value}, expected finite weights of at least 0"
         refuses(fl.OptionError, message, loss, *LOSSES[loss], **{name: weight})
-
-    def test_too_large_for_the_results(self):
-        message = "sample_weight holds inf, expected finite weights of at least 0"
-        refuses(fl.OptionError, message, fl.cross_entropy, X, HARD, sample_weight=np.full(4, 1e39))
 
     def test_dtype(self):
         message = "has dtype complex128, expected bool, an integer dtype, float16, bfloat16, float32 or float64"
@@ -345,8 +321,6 @@ class TestOptions:
     def test_value_and_grad_takes_a_loss(self):
         with pytest.raises(fl.OptionError, match="^value_and_grad got .*, expected one of fusedloss's losses: .*mse"):
             fl.value_and_grad(fl.softmax)
-        with pytest.raises(fl.OptionError, match="expected one of fusedloss's losses: cross_entropy"):
-            fl.value_and_grad("cross_entropy")
 
 
 class TestDevices:
@@ -379,6 +353,9 @@ def read_only(array):
     return array
 
 
+REPEATED = np.lib.stride_tricks.as_strided(np.zeros(10, np.float32), (4, 10), (0, 4))
+
+
 class TestOut:
     @pytest.mark.parametrize(
         ("out", "error", "message"),
@@ -387,16 +364,8 @@ class TestOut:
             (np.zeros(40, np.float32), fl.ShapeError, "out has shape (40,), expected (4, 10)"),
             (np.zeros((4, 10)), fl.DTypeError, "out has dtype float64, expected float32"),
             (np.zeros((4, 10), np.int32), fl.DTypeError, "out has dtype int32, expected float32"),
-            (
-                read_only(np.zeros((4, 10), np.float32)),
-                fl.OptionError,
-                "out is read-only, expected a writable array",
-            ),
-            (
-                np.lib.stride_tricks.as_strided(np.zeros(10, np.float32), (4, 10), (0, 4)),
-                fl.OptionError,
-                "out is broadcast, expected an array whose elements are distinct",
-            ),
+            (read_only(X.copy()), fl.OptionError, "out is read-only, expected a writable array"),
+            (REPEATED, fl.OptionError, "out is broadcast, expected an array whose elements are distinct"),
         ],
         ids=["list", "shape", "dtype", "integers", "read-only", "broadcast"],
     )
@@ -408,10 +377,8 @@ class TestOut:
 
     def test_for_logsumexp(self):
         half = X.astype(np.float16)
-        message = "out has dtype float16, expected float32"
-        refuses(fl.DTypeError, message, fl.logsumexp, half, out=np.zeros(4, np.float16))
-        message = "out has shape (4, 10), expected (4,)"
-        refuses(fl.ShapeError, message, fl.logsumexp, half, out=np.zeros((4, 10), np.float32))
+        refuses(fl.DTypeError, "out has dtype float16, expected float32", fl.logsumexp, half, out=half[:, 0])
+        refuses(fl.ShapeError, "out has shape (4, 10), expected (4,)", fl.logsumexp, half, out=X)
 
     def test_overlapping(self):
         memory = np.zeros(100, np.float32)

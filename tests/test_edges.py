@@ -1,5 +1,5 @@
-"""The edges of the specification, each on every backend: far out, infinite, masked, one class and many, one row and none;
-and that neither threads nor chunks change a bit."""
+"""The edges of the specification, each on every backend: logits far out, infinite, masked; one class and many; one row
+and none; and that neither threads nor chunks change a bit."""
 
 import mpmath
 import numpy as np
@@ -69,6 +69,19 @@ class TestLargeOffsets:
         losses, _ = cross_entropy(np.array([[1e6, 1e6 - 20]], np.float32), np.array([0]), backend)
         assert_close(losses, [np.log1p(np.exp(-20))], 2, scale=1)
 
+    @pytest.mark.parametrize("offset", [-1e4, -1e9, float(np.finfo(np.float32).min)])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize(("classes", "low"), [(32, 16), (5000, 4500)])
+    def test_of_a_leading_block(self, backend, rng, kind, classes, low, dtype, offset):
+        """Masked by a large number, as is the custom: what comes after loses nothing by it, in float64 either."""
+        x, index = rng.standard_normal((5, classes)).astype(dtype), rng.integers(low, classes, 5)
+        x[:, :low] = offset
+        losses, gradient = cross_entropy(x, target_of(kind, index, classes, dtype), backend)
+        want, slopes = exact(x[:, low:], index - low)
+        assert_close(losses, want, 2)
+        assert_close(gradient[:, low:], slopes, 2, scale=1)
+        assert (gradient[:, :low] == 0).all()
+
 
 class TestInfiniteLogits:
     def test_a_masked_class_is_as_if_it_were_not_there(self, backend, rng, kind, classes):
@@ -117,7 +130,7 @@ class TestInfiniteLogits:
         assert (gradient[:, :masked] == 0).all()
 
     def test_smoothing_a_masked_class_is_infinite_and_nothing_else_is(self, backend):
-        """Every class has a share of a smoothed target. It enters by Σz: a logit of −1e4 is no −inf, as its log p is not."""
+        """Every class has a share of a smoothed target. It enters by Σz: a logit of −1e4 is far from −inf."""
         x = np.zeros((3, LANES))
         x[1, 4], x[2, 4] = -1e4, -INF
         losses, _ = cross_entropy(x, np.zeros(3, int), backend, label_smoothing=0.1, class_weight=np.ones(LANES))
@@ -212,12 +225,35 @@ class TestSizes:
             loss(np.zeros((3, 0)), np.zeros((3, 0)), device=backend)
 
 
+EVERYTHING = {"class_weight": np.linspace(0, 3, 41), "label_smoothing": 0.1, "z_loss": 0.1, "softcap": 5.0}
+
+
 class TestSameBits:
     """Blocks depend on the shape alone, and no row on its neighbours."""
 
-    SHAPES = [(3000, 200), (30_000, LANES), (1, 300_000)]
+    @pytest.mark.parametrize(
+        ("dtype", "classes", "options"),
+        [
+            (np.float64, 12, {}),
+            (np.float64, 41, {}),
+            (np.float32, 12, {}),
+            (np.float32, 41, {"z_loss": 0.01, "sample_weight": np.linspace(0, 2, 300)}),
+            (np.float64, 12, {"class_weight": np.linspace(0, 3, 12)}),
+            (np.float32, 41, EVERYTHING),
+        ],
+        ids=lambda value: " and ".join(value) or "plain" if isinstance(value, dict) else None,
+    )
+    def test_one_hot_is_hard_to_the_last_bit(self, backend, rng, dtype, classes, options):
+        """In kernels for few classes and for many, with classes that are masked."""
+        x, y = (4 * rng.standard_normal((300, classes))).astype(dtype), rng.integers(0, classes, 300)
+        if options is not EVERYTHING:  # a masked class that has a share of the target makes the loss infinite
+            x[::7, 3], y[::7] = -np.inf, 4
+        losses, _ = cross_entropy(x, y, backend, **options)
+        same, _ = cross_entropy(x, target_of("soft", y, classes, dtype), backend, **options)
+        assert np.isfinite(losses).all()
+        assert bits(losses) == bits(same)
 
-    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    @pytest.mark.parametrize("shape", [(3000, 200), (30_000, LANES), (1, 300_000)], ids=str)
     def test_for_any_number_of_threads(self, backend, rng, kind, shape, threads):
         x = rng.standard_normal(shape).astype(np.float32)
         _, units, block = layout("rows", 1, shape, 4, (x.strides,), (True,))

@@ -114,7 +114,7 @@ def both(case: Case, device: str, **options: Any) -> tuple[Any, Any]:
 
 
 class TestReductions:
-    """A loss or gradient is a difference of numbers of the size of the largest: a few ulp of that is what rounds off."""
+    """A loss or gradient is a difference of numbers of the size of the largest; a few ulp of that round off."""
 
     @pytest.mark.parametrize(
         ("name", "dtype"), [*((name, np.float64) for name in CASES), *((name, np.float32) for name in FLOAT32)]
@@ -140,7 +140,7 @@ class TestReductions:
 
     @pytest.mark.parametrize("name", FLOAT32)
     def test_of_float32_add_up_in_float64(self, backend, rng, name):
-        """A sum is that of its float32 terms to half an ulp, however many; elements may add up 4096 before rounding."""
+        """A sum is that of its float32 terms to half an ulp, however many."""
         call = case(name, np.float32, rng)
         x, target = np.tile(call.x, (5000, 1)), np.concatenate([call.target] * 5000)
         call = call._replace(x=x, target=target, options=call.options | {"sample_weight": np.tile(np.arange(N), 5000)})
@@ -149,7 +149,7 @@ class TestReductions:
         assert type(total) is np.float32
         assert_close(total, losses.sum(dtype=np.float64), 0.5)
 
-    @pytest.mark.parametrize("name", ["hard", "soft", "log loss", "multi-label"])
+    @pytest.mark.parametrize("name", ["hard", "multi-label"])
     def test_the_loss_alone_is_that_with_its_gradient(self, backend, rng, name):
         call = case(name, np.float64, rng)
         value = call.loss(call.x, call.target, **call.options, device=backend)
@@ -272,33 +272,6 @@ class TestNothing:
         assert_close(gradient, scipy.special.softmax(x) - np.eye(C)[2], 2, scale=1)
 
 
-EVERYTHING = {"class_weight": np.linspace(0, 3, 41), "label_smoothing": 0.1, "z_loss": 0.1, "softcap": 5.0}
-
-
-@pytest.mark.parametrize(
-    ("dtype", "options"),
-    [
-        (np.float64, {}),
-        (np.float32, {}),
-        (np.float32, {"z_loss": 0.01, "sample_weight": np.linspace(0, 2, 300)}),
-        (np.float32, {"class_weight": np.linspace(0, 3, 41)}),
-        (np.float32, EVERYTHING),
-    ],
-    ids=["float64", "plain", "z_loss and sample_weight", "class_weight", "everything"],
-)
-def test_one_hot_is_hard_to_the_last_bit(backend, rng, dtype, options):
-    """In kernels for few classes and for many, with classes that are masked."""
-    for classes in (12, 41) if not options else (41,):
-        x, y = (4 * rng.standard_normal((300, classes))).astype(dtype), rng.integers(0, classes, 300)
-        if options is not EVERYTHING:  # a masked class that has a share of the target makes the loss infinite
-            x[::7, 3], y[::7] = -np.inf, 4
-        call = fl.value_and_grad(fl.cross_entropy)
-        losses, _ = call(x, y, reduction="none", **options, device=backend)
-        same, _ = call(x, np.eye(classes, dtype=dtype)[y], reduction="none", **options, device=backend)
-        assert np.isfinite(losses).all()
-        assert bits(losses) == bits(same)
-
-
 class TestDtypes:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_results_and_gradients(self, backend, rng, dtype):
@@ -318,15 +291,11 @@ class TestDtypes:
     @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint8, np.uint16, np.uint32, np.uint64, ">i4"])
     def test_hard_targets(self, backend, rng, dtype):
         x, y = rng.standard_normal((8, 3)), rng.integers(0, 3, 8)
-        want, _ = fl.value_and_grad(fl.cross_entropy)(x, y, device=backend)
-        got, _ = fl.value_and_grad(fl.cross_entropy)(x, y.astype(dtype), device=backend)
-        assert bits(got) == bits(want)
-
-    def test_ignored_unsigned_targets(self, backend):
-        value, _ = fl.value_and_grad(fl.cross_entropy)(
-            np.zeros((2, 4)), np.array([255, 1], np.uint8), ignore_index=255, device=backend
-        )
-        assert value == pytest.approx(np.log(4))
+        call = fl.value_and_grad(fl.cross_entropy)
+        assert bits(call(x, y.astype(dtype), device=backend)[0]) == bits(call(x, y, device=backend)[0])
+        ignored = np.where(y == 1, 99, y).astype(dtype)
+        want, _ = call(x[y != 1], y[y != 1], reduction="sum", device=backend)
+        assert_close(call(x, ignored, ignore_index=99, reduction="sum", device=backend)[0], want, 1)
 
     @pytest.mark.parametrize("dtype", [BFLOAT16, np.float64], ids=str)
     def test_soft_targets_of_another_dtype(self, backend, rng, dtype):
@@ -399,12 +368,6 @@ class TestLayouts:
         want, slopes = fl.value_and_grad(fl.cross_entropy)(x, y, device=backend)
         assert gradient is out
         assert (bits(value), bits(out)) == (bits(want), bits(slopes))
-
-    def test_lists(self, backend):
-        value, gradient = fl.value_and_grad(fl.cross_entropy)([[0, 0], [0, 0]], [0, 1], device=backend)
-        assert type(value) is np.float64
-        assert value == pytest.approx(np.log(2))
-        np.testing.assert_allclose(gradient, [[-0.25, 0.25], [0.25, -0.25]], rtol=1e-15)
 
 
 class TestNumbersThatMustComeOut:

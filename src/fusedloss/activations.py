@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from . import check
-from .arrays import Array, give
+from .arrays import Array, empty, give
 from .backends import resolve
 from .check import Problem
 from .plan import plan, run
@@ -33,7 +33,7 @@ def sigmoid(x: Any, *, out: Any = None, device: str = "auto") -> Any:
     ShapeError, DTypeError, OptionError, DeviceError
         As in `value_and_grad`.
     """
-    return _elements(check.activation("sigmoid", x, None, device), out)
+    return _elements(check.element_activation("sigmoid", x, device), out)
 
 
 def softmax(x: Any, axis: int = -1, *, out: Any = None, device: str = "auto") -> Any:
@@ -103,7 +103,7 @@ def logsumexp(x: Any, axis: int = -1, *, out: Any = None, device: str = "auto") 
 
 def _elements(problem: Problem, out: Any) -> Any:
     x = problem.x
-    result = np.empty(x.shape, x.dtype) if out is None else check.output(problem, out, x.shape, x.dtype)
+    result = empty(x.shape, x.dtype) if out is None else check.output(problem, out, x.shape, x.dtype)
     _run(problem, {"out": result}, {})
     if out is not None:
         return out

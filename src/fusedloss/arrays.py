@@ -3,6 +3,7 @@
 No framework is imported here: its module is looked up in ``sys.modules`` when one of its arrays arrives.
 """
 
+import math
 import sys
 from typing import Any, cast
 
@@ -62,7 +63,7 @@ def is_array(value: object) -> bool:
 
 def give(result: Any, like: Any) -> Any:
     """Turn a NumPy result into the kind of array that ``like``, the caller's own, is."""
-    if type(like) is np.ndarray or isinstance(like, np.ndarray):
+    if type(like) is np.ndarray or isinstance(like, np.ndarray | np.generic):
         return result
     if _is_torch(like):
         return _to_torch(np.asarray(result))
@@ -114,3 +115,16 @@ def bfloat16(name: str) -> np.dtype[Any]:
     except ModuleNotFoundError as error:
         raise DTypeError(f"{name} is bfloat16, which needs the package ml_dtypes, not installed here") from error
     return cast("np.dtype[Any]", np.dtype(ml_dtypes.bfloat16))
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return a new C-contiguous array; a large one starts on a cache line, for kernels that write whole lines."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < _LARGE:
+        return np.empty(shape, dtype)
+    block = np.empty(size + _LINE, np.uint8)
+    start = -block.ctypes.data % _LINE
+    return block[start : start + size].view(dtype).reshape(shape)
+
+
+_LARGE, _LINE = 1 << 20, 64

@@ -96,12 +96,16 @@ def element_loss(
     return Problem(kernel, "elements", 0, reads, {}, fixed, dtype, device, name, logits, y, *reduced)
 
 
-def activation(kernel: str, x: Any, axis: int | None, device: str) -> Problem:
-    """Check an activation along an axis, or of elements where there is none."""
+def activation(kernel: str, x: Any, axis: int, device: str) -> Problem:
+    """Check an activation along an axis."""
     values, dtype = _logits(x, "x")
-    form: Form = "elements" if axis is None else "rows"
-    along = 0 if axis is None else _class_axis(axis, values, "x")
-    return Problem(kernel, form, along, {"x": values}, {}, {}, dtype, device, "x", x)
+    return Problem(kernel, "rows", _class_axis(axis, values, "x"), {"x": values}, {}, {}, dtype, device, "x", x)
+
+
+def element_activation(kernel: str, x: Any, device: str) -> Problem:
+    """Check an activation of elements."""
+    values, dtype = _logits(x, "x")
+    return Problem(kernel, "elements", 0, {"x": values}, {}, {}, dtype, device, "x", x)
 
 
 def scores(logits: Any, target: Any, axis: int, sample_weight: Any, device: str, fixed: dict[str, Any]) -> Problem:

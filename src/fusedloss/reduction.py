@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, give
+from .arrays import Array, empty, give
 from .backends import resolve
 from .check import Problem, output
 from .plan import plan, run
@@ -23,7 +23,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
     x, loss, partial = problem.x, None, None
     if gradient:
         del fixed["grad"]
-        writes["grad"] = np.empty(x.shape, x.dtype) if out is None else output(problem, out, x.shape, x.dtype)
+        writes["grad"] = empty(x.shape, x.dtype) if out is None else output(problem, out, x.shape, x.dtype)
     if problem.form == "rows":
         loss = rows["loss"] = np.empty(x.size // x.shape[problem.axis], problem.dtype)
     elif problem.reduction == "none":
