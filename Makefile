@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/fusedloss demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
