@@ -54,10 +54,12 @@ def block_maximum(options: Options, transform: Any) -> Any:
             c = maximum(transform(load(X, p, k + 2 * lanes), curve), c)
             d = maximum(transform(load(X, p, k + 3 * lanes), curve), d)
             k += 4 * lanes
-        while k < end:
+        while k + lanes <= end:
+            b = maximum(transform(load(X, p, k), curve), b)
+            k += lanes
+        if k < end:
             mask = first(X, end - k)
             a = maximum(select(mask, transform(load_part(X, p, k, mask), curve), -math.inf), a)
-            k += lanes
         return hmax(maximum(maximum(a, b), maximum(c, d)))
 
     return maximum_of
@@ -313,8 +315,10 @@ def make_rows(options: Options) -> Any:
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
         curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
         for number in range(lo, hi):
-            o = number // inner
-            i = number - o * inner
+            o, i = number, 0
+            if inner != 1:
+                o = number // inner
+                i = number - o * inner
             row = x + o * x_outer + i * x_inner, targets + o * y_outer + i * y_inner, class_weight
             written = out + o * out_outer + i * out_inner
             weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
@@ -329,7 +333,7 @@ def make_rows(options: Options) -> Any:
                     clear(written, classes)
                 continue
             top, ref, total, shift, exact, scores = sums(row, classes, target, z_target, mass, curve)
-            d = total / wide(exp(top - ref))
+            d = total if top == ref else total / wide(exp(top - ref))
             logd, peak = log(d), wide(top)
             if loss:
                 value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)

@@ -130,8 +130,11 @@ def first(_typingctx: Any, fmt: Any, number: Any) -> Any:
     mask = fmt.vector.of("b1")
 
     def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        lanes = ir.Constant(ir.VectorType(I64, mask.lanes), [I64(k) for k in range(mask.lanes)])
-        return builder.icmp_signed("<", lanes, splat(builder, args[1], mask.of("i8")))
+        kind, all_lanes = ir.VectorType(I32, mask.lanes), I64(mask.lanes)
+        within = builder.select(builder.icmp_signed("<", args[1], all_lanes), args[1], all_lanes)
+        wanted = builder.insert_element(ir.Constant(kind, ir.Undefined), builder.trunc(within, I32), I32(0))
+        wanted = builder.shuffle_vector(wanted, ir.Constant(kind, ir.Undefined), ir.Constant(kind, None))
+        return builder.icmp_signed("<", ir.Constant(kind, [I32(k) for k in range(mask.lanes)]), wanted)
 
     return mask(fmt, types.int64), codegen
 

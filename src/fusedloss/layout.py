@@ -16,7 +16,7 @@ Form = Literal["rows", "elements", "labels"]
 
 Shape = tuple[int, ...]
 
-_BLOCK_BYTES = 1 << 19
+_BLOCK_BYTES = 1 << 20
 _BLOCK_ROWS = 16
 
 

@@ -4,9 +4,14 @@ Handing work to ``concurrent.futures`` costs about 100 µs, more than many whole
 wakes idle workers by a lock each, and draws blocks along with them. Kernels release the GIL, so blocks run in parallel.
 Any number of threads may post jobs at once; a worker that has finished one helps with the next that has blocks left.
 A caller leaves only when no worker runs a block of its job any more, since the blocks write to the caller's arrays.
+
+Linux may wake a worker on the very processor its caller keeps busy, and go on so while another one idles. A worker
+that finds itself there steps aside.
 """
 
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable
 
@@ -87,9 +92,11 @@ class _Pool:
         self._idle: list[threading.Lock] = []
         self._workers = 0
         self._retired = False
+        self._caller_at = -1
 
     def post(self, job: _Job, helpers: int) -> None:
         """Offer a job to the workers, waking or starting ``helpers`` of them at most."""
+        self._caller_at = _processor()
         with self._lock:
             self._jobs.append(job)
             woken = self._idle[-helpers:]
@@ -134,12 +141,33 @@ class _Pool:
                     self._idle.append(wake)
             if job is None:
                 wake.acquire()
+                _step_aside(self._caller_at)
             else:
                 job.help()
                 self.withdraw(job)
                 del job  # it holds the caller's arrays
 
 
+def _processor_number() -> Callable[[], int]:
+    """Find the function that tells the processor it runs on; -1 where there is none, or only one processor."""
+    if sys.platform == "linux" and hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1:
+        number: Callable[[], int] | None = getattr(ctypes.PyDLL(None), "sched_getcpu", None)
+        if number is not None:
+            return number
+    return lambda: -1
+
+
+def _step_aside(caller_at: int) -> None:
+    """Move the calling thread to another processor than ``caller_at``, and bind it to none."""
+    if caller_at < 0 or _processor() != caller_at:
+        return
+    allowed = os.sched_getaffinity(0)
+    if others := allowed - {caller_at}:
+        os.sched_setaffinity(0, others)
+        os.sched_setaffinity(0, allowed)
+
+
+_processor = _processor_number()
 _pool: _Pool | None = None
 _guard = threading.Lock()
 
