@@ -17,6 +17,8 @@ from .cases import CONTENDERS, SHAPES, about, bytes_moved, check, inputs
 from .ceilings import aligned, copier, reader
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
+README = Path(__file__).parents[1] / "README.md"
+MARKS = "<!-- speed, written by `python -m bench.speeds --readme` -->", "<!-- /speed -->"
 CEILINGS = {
     "loss": "read",
     "loss + gradient into a buffer": "copy",
@@ -77,6 +79,19 @@ def _cell(result: dict[str, Any]) -> str:
     return f"{speed} ({result['share_of_ceiling']:.0%})" if "ceiling" in result else speed
 
 
+def publish(told: dict[str, Any]) -> None:
+    """Write the README's table from what a run, or a run's file, tells."""
+    head, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
+    tail = rest.partition(MARKS[1])[2]
+    words = (
+        f"Of a read of the float32 logits, or a copy of them past the caches, both measured in the same run: "
+        f"{told['machine']['processor']}, {told['machine']['threads']} threads, {told['date'][:10]}, `bench/results/cpu.json`. GB/s count what "
+        f"must be read and written; `evaluate` is likelihood, perplexity, accuracy, top-k, entropy, Brier and ECE in one."
+    )
+    body = f"\n## Speed\n\n{words}\n\n{table(told['results'])}\n\n"
+    README.write_text(f"{head}{MARKS[0]}{body}{MARKS[1]}{tail}", encoding="utf-8")
+
+
 def _shape(text: str) -> tuple[int, int]:
     rows, classes = map(int, text.split("x"))
     return rows, classes
@@ -88,6 +103,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11, help="default: 11")
     parser.add_argument("--shape", type=_shape, action="append", metavar="NxC", help="default: the three of the suite")
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: bench/results/cpu.json")
+    parser.add_argument("--readme", action="store_true", help="write the README's table, too")
     options = parser.parse_args()
     results = [each for shape in options.shape or SHAPES for each in measure(*shape, options.rounds)]
     print(table(results))
@@ -95,6 +111,8 @@ def main() -> None:
     told = {"date": now, **about(), "dtype": "float32", "rounds": options.rounds, "results": results}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(told, indent=2) + "\n")
+    if options.readme:
+        publish(told)
 
 
 if __name__ == "__main__":
