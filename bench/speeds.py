@@ -83,10 +83,12 @@ def publish(told: dict[str, Any]) -> None:
     """Write the README's table from what a run, or a run's file, tells."""
     head, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
     tail = rest.partition(MARKS[1])[2]
+    machine = told["machine"]
     words = (
-        f"Of a read of the float32 logits, or a copy of them past the caches, both measured in the same run: "
-        f"{told['machine']['processor']}, {told['machine']['threads']} threads, {told['date'][:10]}, `bench/results/cpu.json`. GB/s count what "
-        f"must be read and written; `evaluate` is likelihood, perplexity, accuracy, top-k, entropy, Brier and ECE in one."
+        "Of a read of the float32 logits, or of a copy of them past the caches, both measured in the same run: "
+        f"{machine['processor']}, {machine['threads']} threads, {told['date'][:10]}, `bench/results/cpu.json`. "
+        "GB/s count what must be read and written; `evaluate` is likelihood, perplexity, accuracy, top-k, entropy, "
+        "Brier score and calibration in one."
     )
     body = f"\n## Speed\n\n{words}\n\n{table(told['results'])}\n\n"
     README.write_text(f"{head}{MARKS[0]}{body}{MARKS[1]}{tail}", encoding="utf-8")
