@@ -272,28 +272,18 @@ def select(_typingctx: Any, mask: Any, a: Any, b: Any) -> Any:
 # ---- between element types -------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def full(_typingctx: Any, fmt: Any, value: Any) -> Any:
-    """A vector of the format's arithmetic type with `value` in every lane."""
-    return fmt.vector(fmt, value), lambda context, builder, sig, args: widen(
-        context, builder, args[1], sig.args[1], sig.return_type
-    )
+def _filled(code: str) -> Any:
+    """An intrinsic for a vector with one value in every lane, of the format's arithmetic type or of another code."""
+
+    @intrinsic
+    def fill(_typingctx: Any, fmt: Any, value: Any) -> Any:
+        kind = fmt.vector.of(code or fmt.format.real)
+        return kind(fmt, value), lambda context, builder, sig, args: widen(context, builder, args[1], sig.args[1], kind)
+
+    return fill
 
 
-@intrinsic
-def full_wide(_typingctx: Any, fmt: Any, value: Any) -> Any:
-    """A float64 vector with `value` in every lane."""
-    return fmt.vector.of("f8")(fmt, value), lambda context, builder, sig, args: widen(
-        context, builder, args[1], sig.args[1], sig.return_type
-    )
-
-
-@intrinsic
-def full_index(_typingctx: Any, fmt: Any, value: Any) -> Any:
-    """An int64 vector with `value` in every lane."""
-    return fmt.vector.of("i8")(fmt, value), lambda context, builder, sig, args: widen(
-        context, builder, args[1], sig.args[1], sig.return_type
-    )
+full, full_wide, full_index = _filled(""), _filled("f8"), _filled("i8")
 
 
 @intrinsic

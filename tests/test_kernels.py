@@ -8,17 +8,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-from kernel_cases import (
-    BFLOAT16,
-    DTYPES,
-    KERNELS,
-    WIDE,
-    assert_close,
-    bits,
-    offence,
-    result_dtype,
-    row_loss,
-)
+from kernel_cases import BFLOAT16, DTYPES, KERNELS, WIDE, assert_close, bits, offence, result_dtype, row_loss
 
 INF, NAN = np.inf, np.nan
 
