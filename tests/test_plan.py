@@ -100,7 +100,7 @@ def test_blocks_are_of_moderate_size(shape, itemsize):
     strides = np.zeros(shape, f"V{itemsize}").strides
     _, units, block = layout("rows", 1, shape, itemsize, (strides,), (True,))
     assert block >= 1
-    assert block * shape[1] * itemsize <= max(1 << 19, shape[1] * itemsize)
+    assert block * shape[1] * itemsize <= max(1 << 20, shape[1] * itemsize)
     assert units == math.prod(shape) // shape[1]
 
 
