@@ -253,7 +253,7 @@ class TestSameBits:
         assert np.isfinite(losses).all()
         assert bits(losses) == bits(same)
 
-    @pytest.mark.parametrize("shape", [(3000, 200), (30_000, LANES), (1, 300_000)], ids=str)
+    @pytest.mark.parametrize("shape", [(3000, 200), (60_000, LANES), (1, 300_000)], ids=str)
     def test_for_any_number_of_threads(self, backend, rng, kind, shape, threads):
         x = rng.standard_normal(shape).astype(np.float32)
         _, units, block = layout("rows", 1, shape, 4, (x.strides,), (True,))
