@@ -5,13 +5,13 @@ import importlib.util
 import os
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.special
 
 import fusedloss as fl
+from fusedloss.cli.info import processor
 
 SHAPES = [(32768, 1000), (4096, 32000), (1024, 128256)]
 CHECKED = 64  # rows that are compared with float64
@@ -152,7 +152,7 @@ def about() -> dict[str, Any]:
     names = ("fusedloss", "numpy", "numba", "llvmlite", "torch")
     return {
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "architecture": platform.machine(),
             "system": platform.system(),
             "cpus": os.cpu_count(),
@@ -163,12 +163,3 @@ def about() -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in names if importlib.util.find_spec(name)},
         },
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

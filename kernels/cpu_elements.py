@@ -80,13 +80,13 @@ def pointwise(options: ElementOptions) -> Any:
 def element_values(options: ElementOptions) -> Any:
     """One vector's weighted loss and gradient, and the lanes whose probability is none."""
     formula, checked = pointwise(options), options.formula == "binary_log_loss"
-    scaled, weighted = options.formula != "sigmoid", options.operand("weight").lies != "absent"
+    scaled, weighted, X = options.formula != "sigmoid", options.operand("weight").lies != "absent", options.logits
 
     @splice
     def values(operands: Any, mask: Any, settings: Any) -> Any:
         x, y, w, q = operands
         value, gradient = formula(x, y, q, settings)
-        wrong = mask & ((x < 0.0) | (x > 1.0)) if checked else mask & (x != x) & (x == x)
+        wrong = mask & ((x < 0.0) | (x > 1.0)) if checked else first(X, 0)
         if scaled:
             gradient = gradient * settings[4]
         if weighted:
@@ -104,16 +104,21 @@ def element_losses(options: ElementOptions) -> Any:
     XO, YO, WO, QO, GO, LO = (options.operand(name) for name in OPERANDS[:6])
     values, checked, streamed = element_values(options), options.formula == "binary_log_loss", options.streamed
 
-    @inline
-    def part(at: Any, k: Any, n: Any, settings: Any) -> Any:
-        (x, xs), (y, ys), (w, ws), (q, qs), (o, os), (l, ls) = at
-        mask = first(X, n)
-        operands = (
+    @splice
+    def read(at: Any, k: Any, mask: Any) -> Any:
+        (x, xs), (y, ys), (w, ws), (q, qs), _, _ = at
+        return (
             fetch(XO, x, xs, k, mask),
             fetch(YO, y, ys, k, mask),
             fetch(WO, w, ws, k, mask),
             fetch(QO, q, qs, k, mask),
         )
+
+    @inline
+    def part(at: Any, k: Any, n: Any, settings: Any) -> Any:
+        _, _, _, _, (o, os), (l, ls) = at
+        mask = first(X, n)
+        operands = read(at, k, mask)
         value, gradient, wrong = values(operands, mask, settings)
         put(GO, o, os, k, mask, gradient)
         put(LO, l, ls, k, mask, value)
@@ -122,17 +127,12 @@ def element_losses(options: ElementOptions) -> Any:
     @inline
     def segment(at: Any, k: Any, end: Any, settings: Any) -> Any:
         apart()
-        (x, xs), (y, ys), (w, ws), (q, qs), (o, os), (l, ls) = at
+        (x, xs), (y, ys), _, _, (o, os), (l, ls) = at
         total, every = full_wide(X, 0.0), first(X, lanes)
         while k + lanes <= end:
             prefetch(x + k * xs + AHEAD)
             prefetch(y + k * ys + AHEAD)
-            operands = (
-                fetch(XO, x, xs, k, every),
-                fetch(YO, y, ys, k, every),
-                fetch(WO, w, ws, k, every),
-                fetch(QO, q, qs, k, every),
-            )
+            operands = read(at, k, every)
             value, gradient, wrong = values(operands, every, settings)
             if checked and any_set(wrong):
                 return 0.0, k + lowest(wrong)

@@ -17,7 +17,7 @@ def run(options: Namespace) -> None:
         ("fusedloss", fl.__version__),
         ("Python", f"{platform.python_version()} ({platform.system()} {platform.machine()})"),
         *((name, _version(name)) for name in ("numpy", "numba", "llvmlite", "ml_dtypes")),
-        ("processor", _processor()),
+        ("processor", processor()),
         ("vectors", _vectors()),
         ("threads", fl.get_num_threads()),
         *((f"device {name}", device.reason or "available") for name, device in fl.devices().items()),
@@ -48,7 +48,8 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name the processor, as the system does."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
