@@ -1,31 +1,42 @@
-"""Print the polynomial coefficients of `kernels/numerics.py`: ``python bench/fit_polynomials.py`` (needs mpmath).
-
-Each is an interpolation at Chebyshev nodes of the function's smooth part, near the minimax polynomial, in 60 digits.
-"""
+"""Print the polynomial coefficients of `kernels/numerics.py`: ``python bench/fit_polynomials.py`` (needs mpmath)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import mpmath as mp
 
 mp.mp.dps = 60
+HALF = mp.mpf(1) / 2
+GRID = [k * HALF / 2000 for k in range(-2000, 2001) if k]
 
 
-def fit(f: Callable[[mp.mpf], mp.mpf], low: mp.mpf, high: mp.mpf, degree: int) -> list[float]:
+def interpolate(f: Callable[[mp.mpf], mp.mpf], low: mp.mpf, high: mp.mpf, degree: int) -> list[float]:
     """Coefficients, highest power first, of the polynomial through `f` at the Chebyshev nodes of [low, high]."""
     n = degree + 1
     nodes = [(low + high) / 2 + (high - low) / 2 * mp.cos(mp.pi * (2 * k + 1) / (2 * n)) for k in range(n)]
-    powers = mp.matrix(n, n)
-    for i, x in enumerate(nodes):
-        for j in range(n):
-            powers[i, j] = x ** (degree - j)
+    powers = mp.matrix([[x ** (degree - j) for j in range(n)] for x in nodes])
     return [float(c) for c in mp.lu_solve(powers, mp.matrix([f(x) for x in nodes]))]
 
 
-def exp_remainder(r: mp.mpf) -> mp.mpf:
-    """(e^r - 1 - r) / r², so that e^r = 1 + r + r²·q(r) is exact at 0."""
-    return mp.nsum(lambda k: r**k / mp.factorial(k + 2), [0, 40])
+def exp2_ratio(degree: int) -> list[float]:
+    """P(f), near (2^f - 1)/f, of the least relative error of 1 + f·P(f) on |f| <= 1/2: Remez's exchange.
+
+    The error is 0 at 0, where 2^f must be exact, so it keeps its sign there: it alternates once f's sign is taken out.
+    """
+    n = degree + 2
+    points = [-HALF * mp.cos(mp.pi * (2 * k + 1) / (2 * n)) for k in range(n)]
+    if n % 2:
+        points[n // 2] = HALF / n  # not 0, where every polynomial is exact
+    for _ in range(6):
+        swing = [2**f * mp.sign(f) * (-1) ** i for i, f in enumerate(points)]
+        rows = [[f ** (n - 1 - j) for j in range(n - 1)] + [last] for f, last in zip(points, swing, strict=True)]
+        *c, _ = mp.lu_solve(mp.matrix(rows), mp.matrix([2**f - 1 for f in points]))
+        errors = [((1 + f * mp.polyval(c, f)) / 2**f - 1) * mp.sign(f) for f in GRID]
+        turns = [0, *(k + 1 for k, (a, b) in enumerate(pairwise(errors)) if a * b < 0), len(GRID)]
+        points = [GRID[max(range(a, b), key=lambda k: abs(errors[k]))] for a, b in pairwise(turns)]
+    return [float(x) for x in c]
 
 
 def log1p_ratio(e: mp.mpf) -> mp.mpf:
@@ -34,10 +45,8 @@ def log1p_ratio(e: mp.mpf) -> mp.mpf:
 
 
 if __name__ == "__main__":
-    half = mp.log(2) / 2 * mp.mpf("1.0001")
-    for name, f, low, high, degrees in (
-        ("EXP", exp_remainder, -half, half, {"f4": 4, "f8": 10}),
-        ("LOG1P", log1p_ratio, mp.mpf(0), mp.mpf(1), {"f4": 9, "f8": 21}),
-    ):
-        for real, degree in degrees.items():
-            print(name, real, fit(f, low, high, degree))
+    for real, degrees in {"float32": (4, 5), "float64": (10,)}.items():
+        for degree in degrees:
+            print("EXP2", real, exp2_ratio(degree))
+    for real, degree in {"float32": 9, "float64": 21}.items():
+        print("LOG1P", real, interpolate(log1p_ratio, mp.mpf(0), mp.mpf(1), degree))

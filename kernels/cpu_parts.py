@@ -49,12 +49,12 @@ REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
 def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
     real = np.float32 if options.logits.real == "f4" else np.float64
-    exp = numerics.exponential(inline, simd, real)
+    exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
     log = numerics.logarithm(inline, simd)
-    device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
+    device = SimpleNamespace(exp=exp, term=term, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform = _transform(options, numerics.hyperbolic_tangent(inline, simd, real, exp))
-    device.step, device.fold = _step(options, exp, log), _fold(options)
-    device.value = _value(options, exp)
+    device.step, device.fold = _step(options, term, log), _fold(options)
+    device.value = _value(options, term if options.output == "gradient" else exp)
     device.loss, device.factors = _loss(options, device), _factors(options)
     return device
 
@@ -73,7 +73,7 @@ def _transform(options: Options, tanh: Any) -> Any:
     return splice(lambda x, curve: x * curve[0]) if options.transform else splice(lambda x, curve: x)
 
 
-def _step(options: Options, exp: Any, log: Any) -> Any:
+def _step(options: Options, term: Any, log: Any) -> Any:
     """One vector's share in the sums over classes.
 
     A scored target (`hot`) is left out of `rest` and `square`, which make its Brier score: 1 - p would cancel.
@@ -85,7 +85,7 @@ def _step(options: Options, exp: Any, log: Any) -> Any:
     def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
         total, whole, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         t = z - ref
-        e = exp(t)
+        e = term(t)
         total = total + e
         top = maximum(z, top)
         if smoothed:

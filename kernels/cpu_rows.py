@@ -1,9 +1,9 @@
 """CPU kernels for classes that lie side by side: a row at a time, vectors along the classes, one read of the row.
 
-Exponentials are taken relative to a reference near the maximum: that of the row's first block, raised (and the block
-done again, from the cache) when a later block's maximum passes it by more than `SLACK`. So no pass over memory looks
-for the maximum, and a block of -inf poisons nothing. The true maximum is tracked beside, and the sum is divided by its
-term at the end: log d is never negative, and exactly 0 where one class has all the mass.
+A row is cut into equal blocks that fit the first cache. While the exponentials of one block are added up, the same
+loop looks for the maximum of the block that comes next, in this row or the next one. That brings the block into the
+cache, and gives the reference of its exponentials: the row's maximum so far. So a block of -inf poisons nothing, and
+the sum, whose greatest term is 1, has a logarithm that is never negative, and 0 where one class has all the mass.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from .calls import integers, reals
-from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
+from .cpu_parts import INTEGERS, REALS, Options, device_functions
 from .jit import inline, kernel, splice
 from .memory import (
+    any_set,
     fence,
     first,
     load,
@@ -33,8 +34,8 @@ from .reductions import count, hmax, hsum, lowest
 from .simd import apart, following, full, full_wide, maximum, narrow, ramp, select, wide
 
 BLOCK = 2048
-AHEAD = 8192  # bytes
-STRETCH = 16
+AHEAD = 4096  # bytes
+STRETCH = 32
 """Vectors whose exponentials are added up in the arithmetic type."""
 
 
@@ -45,147 +46,141 @@ def block_maximum(options: Options, transform: Any) -> Any:
     @inline
     def maximum_of(p: Any, j: Any, end: Any, curve: Any) -> Any:
         apart()
-        a = full(X, -math.inf)
-        b = c = d = a
+        a = b = full(X, -math.inf)
         k = j
-        while k + 4 * lanes <= end:  # four chains hide the latency of the maximum
+        while k + 2 * lanes <= end:
             a = maximum(transform(load(X, p, k), curve), a)
             b = maximum(transform(load(X, p, k + lanes), curve), b)
-            c = maximum(transform(load(X, p, k + 2 * lanes), curve), c)
-            d = maximum(transform(load(X, p, k + 3 * lanes), curve), d)
-            k += 4 * lanes
-        while k + lanes <= end:
-            b = maximum(transform(load(X, p, k), curve), b)
-            k += lanes
-        if k < end:
+            k += 2 * lanes
+        while k < end:
             mask = first(X, end - k)
             a = maximum(select(mask, transform(load_part(X, p, k, mask), curve), -math.inf), a)
-        return hmax(maximum(maximum(a, b), maximum(c, d)))
+            k += lanes
+        return hmax(maximum(a, b))
 
     return maximum_of
 
 
-def whole_vectors(options: Options, device: SimpleNamespace) -> Any:
-    """Add the whole vectors from `k` to `stop` to the sums, and to `before` the classes that reach `limit`."""
-    X, Y, R = options.logits, options.soft or options.logits, options.real
-    lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
-    soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
-    step, fold, transform, span = device.step, device.fold, device.transform, STRETCH * lanes
+def vector_step(options: Options, device: SimpleNamespace) -> Any:
+    """Add one vector's classes to the sums, count what ranks before the target, and look at a vector ahead."""
+    X, scored, step = options.logits, options.result == "score", device.step
+    lanes = float(X.lanes)
 
-    @inline
-    def whole(row: Any, k: Any, stop: Any, ref: Any, limit: Any, sums: Any, before: Any, curve: Any) -> Any:
-        p, q, v = row
-        y = w = full(X, 0.0)
-        every, none = first(X, lanes), first(X, 0)
-        while k + lanes <= stop:
-            pause = min(stop, (k // span + 1) * span)
-            while k + lanes <= pause:
-                prefetch(p + k * size + AHEAD)
-                z = transform(load(X, p, k), curve)
-                if soft:
-                    prefetch(q + k * soft_size + AHEAD)
-                    y = load(Y, q, k)
-                if weighted:
-                    w = load(R, v, k)
-                if scored:
-                    before += count(z >= limit)
-                sums = step(z, every, none, ref, y, w, sums)
-                k += lanes
-            if k % span == 0:  # at the same places with a target and without: to the same bits
-                sums = fold(sums)
-        return k, sums, before
-
-    return whole
-
-
-def partial_vector(options: Options, device: SimpleNamespace) -> Any:
-    """Add `n` classes from `k` on to the sums, the target perhaps among them."""
-    X, Y, R = options.logits, options.soft or options.logits, options.real
-    soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
-    step, transform = device.step, device.transform
-
-    @inline
-    def part(row: Any, k: Any, n: Any, ref: Any, target: Any, limits: Any, sums: Any, before: Any, curve: Any) -> Any:
-        p, q, v = row
-        mask = first(X, n)
-        z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
-        y = load_part(Y, q, k, mask) if soft else z
-        w = load_part(R, v, k, mask) if weighted else z
-        place, at = ramp(X), full(X, target - k)
+    @splice
+    def add(z: Any, y: Any, w: Any, ahead: Any, valid: Any, ref: Any, limits: Any, state: Any) -> Any:
+        sums, peak, before, gap = state
+        hot = first(X, 0)
         if scored:
-            before += count(mask & (z >= select(place < at, limits[0], limits[1])))
-        return step(z, mask, place == at, ref, y, w, sums), before
+            hot = ramp(X) == gap
+            before += count(valid & (z >= select(ramp(X) < gap, limits[0], limits[1])))
+            gap = gap - lanes
+        return step(z, valid, hot, ref, y, w, sums), maximum(ahead, peak), before, gap
 
-    return part
+    return add
 
 
 def block_sums(options: Options, device: SimpleNamespace) -> Any:
-    """Sums over part of a row, relative to a reference, and the number of its classes that rank before the target."""
-    X, lanes, scored, fold = options.logits, options.logits.lanes, options.result == "score", device.fold
-    whole, part = whole_vectors(options, device), partial_vector(options, device)
+    """Sums over a block of a row, relative to a reference, and the number of its classes that rank before the target.
+
+    Also the maximum over as many classes at `onward`, an address such that class j there is the first.
+    """
+    X, Y, R = options.logits, options.soft or options.logits, options.real
+    lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
+    soft, weighted = options.target == "soft", options.weighted
+    add, fold, transform = vector_step(options, device), device.fold, device.transform
+
+    @splice
+    def whole(row: Any, onward: Any, k: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
+        p, q, v = row
+        prefetch(onward + k * size + AHEAD)
+        z, ahead = transform(load(X, p, k), curve), transform(load(X, onward, k), curve)
+        if soft:
+            prefetch(q + k * soft_size + 2 * AHEAD)
+        y = load(Y, q, k) if soft else z
+        w = load(R, v, k) if weighted else z
+        return add(z, y, w, ahead, first(X, lanes), ref, limits, state)
 
     @inline
-    def sums_of(row: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
+    def part(row: Any, onward: Any, k: Any, n: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
+        p, q, v = row
+        mask = first(X, n)
+        z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
+        ahead = select(mask, transform(load_part(X, onward, k, mask), curve), -math.inf)
+        y = load_part(Y, q, k, mask) if soft else z
+        w = load_part(R, v, k, mask) if weighted else z
+        return add(z, y, w, ahead, mask, ref, limits, state)
+
+    @inline
+    def sums_of(row: Any, onward: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
-        zero, zeros = full(X, 0.0), full_wide(X, 0.0)
-        sums = (zero, zeros, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero, zero)
-        k, before = j, 0
-        limits = tied, above = full(X, z_target), full(X, following(X, z_target))  # ties count before the target only
-        if scored and j <= target < end:
-            k, sums, before = whole(row, k, target - target % lanes, ref, tied, sums, before, curve)
-            sums, before = part(row, k, min(lanes, end - k), ref, target, limits, sums, before, curve)
+        zero, zeros, least = full(X, 0.0), full_wide(X, 0.0), full(X, -math.inf)
+        limits = full(X, z_target), full(X, following(X, z_target))  # ties rank before the target if they come before
+        sums = (zero, zeros, least, zero, zero, zeros, zeros, zeros, zero, zero, zero)
+        state, k = (sums, least, 0, full(X, min(max(target - j, -1), BLOCK))), j
+        while k + 2 * lanes <= end:
+            pause = min(end, k + STRETCH * lanes)
+            while k + 2 * lanes <= pause:
+                state = whole(row, onward, k, ref, limits, state, curve)
+                state = whole(row, onward, k + lanes, ref, limits, state, curve)
+                k += 2 * lanes
+            state = fold(state[0]), state[1], state[2], state[3]
+        while k < end:
+            state = part(row, onward, k, end - k, ref, limits, state, curve)
             k += lanes
-        limit = tied if scored and end <= target else above
-        k, sums, before = whole(row, k, end, ref, limit, sums, before, curve)
-        if k < end:
-            sums, before = part(row, k, end - k, ref, target, limits, sums, before, curve)
-        _, total, top, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
+        sums, peak, before, _ = state
+        _, total, _, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
         real = hsum(total), wide(hsum(shift)), wide(hsum(seen))
         scores = wide(hsum(energy)), wide(hsum(rest)), wide(hsum(square)), before
-        return hmax(top), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
+        return hmax(peak), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
 
     return sums_of
 
 
 def row_sums(options: Options, device: SimpleNamespace) -> Any:
-    """Sums over a whole row, relative to its last reference, and the block that first holds the maximum."""
-    R, smoothed, weighted, scored = options.real, options.smoothed, options.weighted, options.result == "score"
+    """Sums over a whole row, relative to its maximum, and the block that first holds it.
+
+    `peak` is the maximum of its first block; that of the first block at `following`, the next row, comes last.
+    """
+    R, X = options.real, options.logits
+    smoothed, weighted, scored = options.smoothed, options.weighted, options.result == "score"
     maximum_of, sums_of, exp = block_maximum(options, device.transform), block_sums(options, device), device.exp
-    hard = options.target == "hard"
+    hard, size = options.target == "hard", X.itemsize
 
     @splice
-    def sums(row: Any, classes: Any, target: Any, z_target: Any, target_mass: Any, curve: Any) -> Any:
-        ref = top = narrow(R, -math.inf)
+    def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
+             curve: Any) -> Any:  # fmt: skip
+        top = narrow(R, -math.inf)
         total = shift = seen = energy = rest = square = mass = moment = negentropy = 0.0
-        before = top_at = j = 0
+        before = top_at = done = j = 0
         while j < classes:
-            end = min(j + BLOCK, classes)
-            if ref == -math.inf:
-                ref = maximum_of(row[0], j, end, curve)
-            base = narrow(R, 0.0) if ref == -math.inf else ref  # nothing but -inf so far: 0 lets a NaN show
-            peak, block, exact, scores = sums_of(row, j, end, base, target, z_target, curve)
-            if peak - base > SLACK:
-                fall = wide(ref) - wide(peak)
-                factor = wide(exp(narrow(R, fall)))
-                if scored:
-                    energy = factor * (energy + fall * total) if factor > 0.0 else 0.0
-                    rest, square = factor * rest, factor * factor * square
-                if smoothed and j > 0:
-                    shift += fall * (seen if weighted else j)
-                if mass != 0.0:
-                    moment += fall * mass
-                total *= factor
-                ref = peak
-                continue
+            end = min(j + span, classes)
             if peak > top:
+                if top != -math.inf:
+                    fall = wide(top) - wide(peak)
+                    factor = wide(exp(narrow(R, fall)))
+                    if scored:
+                        energy = factor * (energy + fall * total) if factor > 0.0 else 0.0
+                        rest, square = factor * rest, factor * factor * square
+                    if smoothed:
+                        shift += fall * (seen if weighted else j)
+                    if mass != 0.0:
+                        moment += fall * mass
+                    total *= factor
                 top, top_at = peak, j
+            base = narrow(R, 0.0) if top == -math.inf else top  # nothing but -inf so far: 0 lets a NaN show
+            onward = following - j * size
+            if end < classes:  # as many classes, to the end of the row at most
+                onward = row[0] + (min(end, classes - (end - j)) - j) * size
+            peak, block, exact, scores = sums_of(row, onward, j, end, base, target, z_target, curve)
             if hard and j <= target < end and target_mass != 0.0:  # as a one-hot target adds up, to the bit
                 exact = target_mass, target_mass * (wide(z_target) - wide(base)), 0.0
             total, shift, seen = total + block[0], shift + block[1], seen + block[2]
             mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
             energy, rest, square, before = energy + scores[0], rest + scores[1], square + scores[2], before + scores[3]
-            j = end
-        return top, ref, total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at)
+            done, j = end - j, end
+        if done < span:
+            peak = maximum(maximum_of(following, done, span, curve), peak)
+        return top, total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at), peak
 
     return sums
 
@@ -193,12 +188,12 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
 def row_writer(options: Options, device: SimpleNamespace) -> Any:
     """Write a row of the output; `factors` as `cpu_parts` describes them."""
     X, Y, R = options.logits, options.soft or options.logits, options.real
-    lanes, size, streamed = X.lanes, X.itemsize, options.streamed
+    lanes, size, streamed, width = X.lanes, X.itemsize, options.streamed, float(X.lanes)
     soft, weighted = options.target == "soft", options.weighted
     transform, value = device.transform, device.value
 
     @inline
-    def write_part(row: Any, out: Any, k: Any, n: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
+    def part(row: Any, out: Any, k: Any, n: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
         p, q, v = row
         mask = first(X, n)
         z = transform(load_part(X, p, k, mask), curve)
@@ -207,26 +202,37 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
         hot = ramp(X) == full(X, target - k)
         store_part(X, out, k, mask, value(z, y, w, hot, top, factors, curve[1]))
 
+    @splice
+    def whole(row: Any, out: Any, k: Any, gap: Any, top: Any, factors: Any, curve: Any) -> Any:
+        p, q, v = row
+        z = transform(load(X, p, k), curve)
+        y = load(Y, q, k) if soft else z
+        w = load(R, v, k) if weighted else z
+        g = value(z, y, w, ramp(X) == gap, top, factors, curve[1])
+        if streamed:
+            stream(X, out, k, g)
+        else:
+            store(X, out, k, g)
+        return gap - width
+
     @inline
     def write(row: Any, out: Any, classes: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
         apart()
-        p, q, v = row
         k = 0
         if streamed:
             k = min(classes, (-out & (lanes * size - 1)) // size)
-            write_part(row, out, 0, k, target, top, factors, curve)
-        while k + lanes <= classes:
-            z = transform(load(X, p, k), curve)
-            y = load(Y, q, k) if soft else z
-            w = load(R, v, k) if weighted else z
-            g = value(z, y, w, ramp(X) == full(X, target - k), top, factors, curve[1])
-            if streamed:
-                stream(X, out, k, g)
-            else:
-                store(X, out, k, g)
-            k += lanes
-        if k < classes:
-            write_part(row, out, k, classes - k, target, top, factors, curve)
+            part(row, out, 0, k, target, top, factors, curve)
+        while k + 2 * lanes <= classes:
+            pause = min(classes, k + BLOCK)
+            gap = full(X, min(max(target - k, -1), BLOCK))  # small, so exact
+            while k + 2 * lanes <= pause:
+                gap = whole(row, out, k, gap, top, factors, curve)
+                gap = whole(row, out, k + lanes, gap, top, factors, curve)
+                k += 2 * lanes
+        while k < classes:
+            n = min(lanes, classes - k)
+            part(row, out, k, n, target, top, factors, curve)
+            k += n
 
     return write
 
@@ -248,17 +254,28 @@ def row_eraser(options: Options) -> Any:
 def row_results(options: Options, device: SimpleNamespace) -> Any:
     """Write what a scored row comes to."""
     X, R, lanes, size = options.logits, options.real, options.logits.lanes, options.real.itemsize
-    transform, log, brier_of, entropy_of = device.transform, device.log, device.brier, device.entropy
+    transform, brier_of, entropy_of = device.transform, device.brier, device.entropy
+
+    @splice
+    def hits(p: Any, k: Any, n: Any, wanted: Any, curve: Any) -> Any:
+        mask = first(X, n)
+        z = transform(load_part(X, p, k, mask), curve)
+        return mask & ((z == wanted) | ((z != z) & (full(X, wanted) != wanted)))
 
     @inline
     def find(p: Any, start: Any, classes: Any, wanted: Any, curve: Any) -> Any:
         """The first class from `start` on that equals `wanted`, or is NaN if that is NaN; -1 for none."""
+        apart()
         k = start
+        while k + 4 * lanes <= classes:
+            near = hits(p, k, lanes, wanted, curve) | hits(p, k + lanes, lanes, wanted, curve)
+            far = hits(p, k + 2 * lanes, lanes, wanted, curve) | hits(p, k + 3 * lanes, lanes, wanted, curve)
+            if any_set(near | far):
+                break
+            k += 4 * lanes
         while k < classes:
-            mask = first(X, classes - k)
-            z = transform(load_part(X, p, k, mask), curve)
-            hit = mask & ((z == wanted) | ((z != z) & (full(X, wanted) != wanted)))
-            if count(hit) > 0:
+            hit = hits(p, k, classes - k, wanted, curve)
+            if any_set(hit):
                 return k + lowest(hit)
             k += lanes
         return -1
@@ -279,12 +296,12 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
     @inline
     def results(row: Any, number: Any, classes: Any, at: Any, state: Any, scores: Any, curve: Any) -> Any:
         prediction, confidence, entropy, rank, brier = at
-        top, ref, total, d, target, z_target, nan = state
+        top, d, logd, target, z_target, nan = state
         energy, rest, square, before, top_at = scores
         winner = nan if nan >= 0 else find(row[0], top_at, classes, top, curve)
         poke_index(prediction + 8 * number, winner)
         poke(R, confidence + size * number, 1.0 / d)
-        poke(R, entropy + size * number, entropy_of(log(d), energy / total, wide(top) - wide(ref)))
+        poke(R, entropy + size * number, entropy_of(logd, energy / d, 0.0))
         if rank != 0 and target < 0:
             poke_index(rank + 8 * number, -1)
             poke(R, brier + size * number, 0.0)
@@ -292,18 +309,42 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
             if nan >= 0:
                 before = rank_in_nan(row[0], target, z_target, classes, curve)
             poke_index(rank + 8 * number, before)
-            poke(R, brier + size * number, brier_of(rest / total, square / (total * total)))
+            poke(R, brier + size * number, brier_of(rest / d, square / (d * d)))
 
     return results, find
 
 
+def block_length(options: Options) -> Any:
+    """The length of the equal blocks that a row is cut into; the last may be shorter."""
+    lanes = options.logits.lanes
+
+    @splice
+    def length(classes: Any) -> Any:
+        if classes <= BLOCK:
+            return classes
+        blocks = (classes + BLOCK - 1) // BLOCK
+        each = (classes + blocks - 1) // blocks
+        return (each + lanes - 1) // lanes * lanes
+
+    return length
+
+
+@splice
+def place(number: Any, inner: Any, outer_step: Any, inner_step: Any) -> Any:
+    """Where a row begins, from the start of its array."""
+    if inner == 1:
+        return number * outer_step
+    o = number // inner
+    return o * outer_step + (number - o * inner) * inner_step
+
+
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
-    device = device_functions(options)
+    device, length = device_functions(options), block_length(options)
     R, size = options.real, options.real.itemsize
     sums, write, (results, find) = row_sums(options, device), row_writer(options, device), row_results(options, device)
-    aim, exp, log = hard_target(options, device), device.exp, device.log
-    loss_of, factors_of, normalizer_of = device.loss, device.factors, device.log_normalizer
+    maximum_of, aim = block_maximum(options, device.transform), hard_target(options, device)
+    log, loss_of, factors_of, normalizer_of = device.log, device.loss, device.factors, device.log_normalizer
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
     clear, n_integers, n_reals = row_eraser(options), len(INTEGERS), len(REALS)
 
@@ -314,13 +355,11 @@ def make_rows(options: Options) -> Any:
          ) = integers(call, 0, n_integers)  # fmt: skip
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
         curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
+        span, peak, ready = length(classes), narrow(R, math.nan), -1
         for number in range(lo, hi):
-            o, i = number, 0
-            if inner != 1:
-                o = number // inner
-                i = number - o * inner
-            row = x + o * x_outer + i * x_inner, targets + o * y_outer + i * y_inner, class_weight
-            written = out + o * out_outer + i * out_inner
+            soft_target = targets + place(number, inner, y_outer, y_inner)
+            row = x + place(number, inner, x_outer, x_inner), soft_target, class_weight
+            written = out + place(number, inner, out_outer, out_inner)
             weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
             target, z_target, mass = -1, narrow(R, math.nan), 0.0
             if hard:
@@ -332,22 +371,27 @@ def make_rows(options: Options) -> Any:
                 if output:
                     clear(written, classes)
                 continue
-            top, ref, total, shift, exact, scores = sums(row, classes, target, z_target, mass, curve)
-            d = total if top == ref else total / wide(exp(top - ref))
-            logd, peak = log(d), wide(top)
+            if ready != number:
+                peak = maximum_of(row[0], 0, span, curve)
+            ready = number + 1
+            following = x + place(ready, inner, x_outer, x_inner) if ready < hi else row[0]
+            top, d, shift, exact, scores, peak = sums(
+                row, following, classes, span, target, z_target, mass, peak, curve
+            )
+            logd, lead = log(d), wide(top)
             if loss:
-                value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
+                value = loss_of(exact, shift, lead, lead, logd, weight, classes, terms)
                 poke(R, loss + size * number, value if target >= 0 or not hard else 0.0)
             nan = -1
             if result != "loss" and d != d:
                 nan = find(row[0], 0, classes, narrow(R, d), curve)
             if result != "loss" and normalizer:
-                poke(R, normalizer + size * number, d if nan >= 0 else normalizer_of(peak, logd))
+                poke(R, normalizer + size * number, d if nan >= 0 else normalizer_of(lead, logd))
             if result == "score":
                 at = prediction, confidence, entropy, rank, brier
-                results(row, number, classes, at, (top, ref, total, d, target, z_target, nan), scores, curve)
+                results(row, number, classes, at, (top, d, logd, target, z_target, nan), scores, curve)
             if output:
-                gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
+                gain, hit, uniform = factors_of(exact[0], lead, d, logd, weight, classes, terms)
                 factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
                 write(row, written, classes, target, top, factors, curve)
         if streamed:

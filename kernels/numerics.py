@@ -16,13 +16,21 @@ import numpy as np
 
 Jit = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-# bench/fit_polynomials.py prints these: (e^r - 1 - r)/r² on |r| <= log(2)/2, and log(1 + e)/e on [0, 1].
-EXP = {
-    np.float32: (0.0013926183587713494, 0.008363179052722578, 0.041666554617204574, 0.16666576989698775, 0.5),
+# bench/fit_polynomials.py prints these: (2^f - 1)/f on |f| <= 1/2, and log(1 + e)/e on [0, 1].
+EXP2 = {
+    np.float32: (
+        0.0001535336206885849, 0.001339887439398139, 0.00961843735695742, 0.055503324711908573, 0.24022647913636852,
+        0.6931472028550316,
+    ),
     np.float64: (
-        2.0914686968086876e-09, 2.5105217004720745e-08, 2.75572736431103e-07, 2.7557255400206422e-06,
-        2.4801587325547743e-05, 0.00019841269874820627, 0.0013888888888883748, 0.008333333333326136,
-        0.04166666666666667, 0.1666666666666667, 0.5,
+        4.434771298200377e-10, 7.073783248503134e-09, 1.0178199571842138e-07, 1.3215435282308488e-06,
+        1.5252733493127489e-05, 0.0001540353045711209, 0.001333355814677462, 0.00961812910759412, 0.055504108664820084,
+        0.2402265069591013, 0.6931471805599453,
+    ),
+}  # fmt: skip
+EXP2_SUMMED = EXP2 | {
+    np.float32: (
+        0.0013264727140072014, 0.009671512639956454, 0.055507337434700856, 0.2402224208537671, 0.693146977598992,
     ),
 }  # fmt: skip
 LOG1P = {
@@ -38,7 +46,9 @@ LOG1P = {
         0.3333333333330646, -0.49999999999999833, 1.0,
     ),
 }  # fmt: skip
-LN2 = math.log(2)
+LOG2E = math.log2(math.e)
+LOG2E_REST = {np.float32: 1.9259629911266175e-08, np.float64: 2.0355273740931033e-17}
+"""What log2(e) loses when it is rounded."""
 LN2_PARTS = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
 """log 2 as a float64 whose products with small integers are exact, and the rest (fdlibm)."""
 LOG = (0.1479819860511658591, 0.1531383769920937332, 0.1818357216161805012, 0.2222219843214978396,
@@ -66,35 +76,32 @@ def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..
     return evaluate
 
 
-def exponential(jit: Jit, ops: Any, real: Any, gradual: bool = False) -> Callable[..., Any]:
+def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False, summed: bool = False) -> Callable[..., Any]:
     """e^t for t well below overflow: within 1 ulp, exactly 1 at 0, exactly 0 where the result would be subnormal.
 
-    t = n·log 2 + r with n an integer: e^t = 2^n·(1 + r + r²·q(r)). Adding 1.5·2^mantissa rounds to an integer and
-    leaves n, plus the exponent's bias, in the low bits of the sum, whence `ops.pow2` takes it. With `gradual`, t <= 0
-    may have a subnormal result: it is made 2^64 times as large and then scaled.
+    e^t = 2^n·2^f with n an integer near t·log2(e) and |f| <= 1/2. Adding 1.5·2^mantissa rounds to an integer and leaves
+    n, plus the exponent's bias, in the low bits of the sum, whence `ops.pow2` takes it. With `gradual`, t <= 0 may have
+    a subnormal result: it is made 2^64 times as large and then scaled. `summed` is for the terms of a sum that has a
+    term 1: within 2 ulp there, and |t|/16 more for a small one.
     """
     single = real is np.float32
-    log2e, bias = real(1 / math.log(2)), 64 if gradual else 0
-    ln2, ln2_rest = (real(LN2), real(LN2 - float(real(LN2)))) if single else LN2_PARTS
+    log2e, log2e_rest, bias = real(LOG2E), real(LOG2E_REST[real]), 64 if gradual else 0
     magic = real(1.5 * 2**23 + 127) if single else real(1.5 * 2**52 + 1023)
     raised, scale = real(magic + real(bias)), real(2.0**-bias)
     least = real({(True, False): -88, (True, True): -104, (False, False): -709, (False, True): -746}[single, gradual])
-    fma, maximum, pow2, one = ops.fma, ops.maximum, ops.pow2, real(1)
-    first, second, *rest = (real(c) for c in EXP[real])
-    others = tuple(rest)
+    fma, maximum, pow2 = ops.fma, ops.maximum, ops.pow2
+    power = polynomial(jit, ops, tuple(real(c) for c in (*(EXP2_SUMMED if summed else EXP2)[real], 1)))
 
     @jit
     def exp(t: Any) -> Any:
         t = maximum(least, t)
         shifted = fma(t, log2e, raised)
         n = shifted - raised
-        r = fma(n, -ln2_rest, fma(n, -ln2, t))
-        q = fma(first, r, second)
-        for c in others:
-            q = fma(q, r, c)
-        p = fma(fma(q, r, one), r, one)
-        p = p * pow2(shifted)
-        return p * scale if gradual else p
+        f = fma(t, log2e, -n)
+        if not summed:
+            f = fma(t, log2e_rest, f)
+        e = power(f) * pow2(shifted)
+        return e * scale if gradual else e
 
     return exp
 
