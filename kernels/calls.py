@@ -22,17 +22,18 @@ def address(array: Array | None) -> int:
     return 0 if array is None else array.__array_interface__["data"][0]
 
 
-def pack(integers: Sequence[str], reals: Sequence[str], values: dict[str, Any]) -> Any:
+def pack(integers: Sequence[str], reals: Sequence[str], values: dict[str, Any]) -> bytes:
     """Pack a call's arguments in the order its kernel unpacks them."""
     numbers = [values.get(name, 0) for name in (*integers, *reals)]
-    return ctypes.create_string_buffer(struct.pack(f"{len(integers)}q{len(reals)}d", *numbers))
+    return struct.pack(f"{len(integers)}q{len(reals)}d", *numbers)
 
 
-def bound(kernel: Any, call: Any, *kept: Any) -> Run:
+def bound(kernel: Any, call: bytes, *kept: Any) -> Run:
     """A kernel with its packed call, and the arrays it points into kept alive."""
-    at = ctypes.addressof(call)
+    buffer = ctypes.create_string_buffer(call, len(call))
+    at = ctypes.addressof(buffer)
 
-    def run(lo: int, hi: int, _kept: Any = (call, kept)) -> int:
+    def run(lo: int, hi: int, _kept: Any = (buffer, kept)) -> int:
         return kernel(at, lo, hi)
 
     return run

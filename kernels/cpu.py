@@ -6,7 +6,9 @@ side go to `cpu_rows`; few classes, another class axis or any other strides go t
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -15,14 +17,12 @@ import numpy as np
 from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
 from .calls import Array, Run, address, bound, pack
 from .cpu_elements import ElementOptions, make_elements
-from .cpu_lanes import make_lanes
-from .cpu_parts import Options
+from .cpu_lanes import FEW_CLASSES, make_lanes
+from .cpu_parts import Flags, Options
 from .cpu_probs import make_probs
 from .cpu_rows import make_rows
 from .simd import Format
 
-FEW_CLASSES = 32
-"""Rows this short go sixteen at a time, one a lane."""
 STREAMED_BYTES = 1 << 23
 """Outputs above this size are written past the caches."""
 
@@ -47,17 +47,17 @@ def logits_format(dtype: np.dtype[Any]) -> Format:
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _placed(name: str, array: Array | None, prefix: str | None = None) -> dict[str, int]:
-    """An (outer, C, inner) array's address and strides, or a flat one's address."""
-    if array is None or array.ndim != 3:
-        return {name: address(array)}
-    outer, classes, inner = array.strides
-    prefix = prefix or name
-    return {name: address(array), f"{prefix}_outer": outer, f"{prefix}_class": classes, f"{prefix}_inner": inner}
+Form = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...]]
+_PLACES = struct.Struct(f"{len(cpu_parts.PLACES)}q{len(cpu_parts.REALS)}d")
 
 
-def _dense(axis: int, *arrays: Array | None) -> bool:
-    return all(a is None or a.ndim != 3 or a.shape[axis] == 1 or a.strides[axis] == a.itemsize for a in arrays)
+def _form(array: Array | None) -> Form | None:
+    """All of an array that a kernel is chosen by: dtype, shape, strides."""
+    return None if array is None else (array.dtype, array.shape, array.strides)
+
+
+def _dense(axis: int, *forms: Form | None) -> bool:
+    return all(f is None or len(f[1]) != 3 or f[1][axis] == 1 or f[2][axis] == f[0].itemsize for f in forms)
 
 
 def _streamed(x: Array, out: Array | None) -> bool:
@@ -70,83 +70,101 @@ def _streamed(x: Array, out: Array | None) -> bool:
     )
 
 
-def _over_classes(x: Array, target: Array | None, out: Array | None, flags: dict[str, Any], values: dict[str, Any],
-                  kept: Any) -> Run:  # fmt: skip
-    """Bind the kernel over classes that suits the strides."""
-    fmt = logits_format(x.dtype)
-    options: dict[str, Any] = {"logits": fmt, **flags}
-    if target is not None:
-        options["target"] = "soft" if target.ndim == 3 else "hard"
-        if target.ndim == 3:
-            options["soft"] = memory_format(target.dtype, fmt.real)
-    if _dense(1, x, target, out) and x.shape[1] > FEW_CLASSES:
-        kernel = _rows(Options(**options, streamed=_streamed(x, out)))
+@lru_cache(maxsize=4096)
+def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, streamed: bool) -> tuple[Any, bytes]:
+    """The kernel over classes that suits the arrays, and the part of its call that their forms decide."""
+    (dtype, (_, classes, inner), strides), soft = x, target is not None and len(target[1]) == 3
+    fmt = logits_format(dtype)
+    options = Options(
+        fmt, **flags._asdict(), target="soft" if soft else "hard" if target else "",
+        soft=memory_format(target[0], fmt.real) if target and soft else None,
+    )  # fmt: skip
+    side_by_side = _dense(1, x, target, out)
+    if side_by_side and classes > FEW_CLASSES:
+        kernel = _rows(replace(options, streamed=streamed))
+    elif side_by_side and inner == 1:
+        kernel = _lanes(replace(options, turned=True))
     else:
-        gathered = not _dense(2, x, target, out) or x.shape[2] < fmt.lanes
-        kernel = _lanes(Options(**options, gathered=gathered))
-    values = {"inner": x.shape[2], "classes": x.shape[1], "scale": 1.0, "cap": 1.0, "grad_scale": 1.0, **values}
-    values |= _placed("x", x) | _placed("target", target, "y") | _placed("out", out)
-    return bound(kernel, pack(cpu_parts.INTEGERS, cpu_parts.REALS, values), x, target, out, kept)
+        kernel = _lanes(replace(options, gathered=not _dense(2, x, target, out) or inner < fmt.lanes))
+    steps = *strides, *(target[2] if target and soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))
+    return kernel, struct.pack(f"{len(cpu_parts.LAYOUT)}q", inner, classes, *steps)
 
 
-def _curve(logit_scale: float, softcap: float | None) -> tuple[str, dict[str, float]]:
-    """The transform of the logits, and its values."""
-    kind = "softcap" if softcap is not None else "scale" if logit_scale != 1.0 else ""
-    return kind, {"scale": logit_scale, "cap": 1.0 if softcap is None else softcap}
+def _over_classes(
+    flags: Flags, x: Array, target: Array | None, out: Array | None, *, class_weight: Array | None = None,
+    sample_weight: Array | None = None, ignore_index: int = 0, loss: Array | None = None,
+    log_normalizer: Array | None = None, prediction: Array | None = None, confidence: Array | None = None,
+    entropy: Array | None = None, rank: Array | None = None, brier: Array | None = None, label_smoothing: float = 0.0,
+    z_loss: float = 0.0, logit_scale: float = 1.0, softcap: float | None = None, grad_scale: float = 1.0,
+    weight_total: float = 0.0,
+) -> Run:  # fmt: skip
+    """Bind the kernel over classes that suits the arrays."""
+    kernel, layout = _fitted(flags, _form(x), _form(target), _form(out), _streamed(x, out))
+    results = loss, log_normalizer, prediction, confidence, entropy, rank, brier
+    reals = label_smoothing, z_loss, logit_scale, softcap or 1.0, grad_scale * logit_scale, weight_total
+    places = _PLACES.pack(
+        address(x), address(target), address(out), address(class_weight), address(sample_weight), ignore_index,
+        *[address(array) for array in results], *reals,
+    )  # fmt: skip
+    return bound(kernel, layout + places, x, target, out, class_weight, sample_weight, results)
+
+
+def _curve(logit_scale: float, softcap: float | None) -> str:
+    """The transform of the logits."""
+    return "softcap" if softcap is not None else "scale" if logit_scale != 1.0 else ""
 
 
 def cross_entropy(x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
-                  sample_weight: Array | None, ignore_index: int, label_smoothing: float, z_loss: float,
-                  logit_scale: float, softcap: float | None, grad_scale: float) -> Run:  # fmt: skip
+                  label_smoothing: float, logit_scale: float, softcap: float | None, **given: Any) -> Run:  # fmt: skip
     """Bind the cross-entropy of logits with hard or soft targets, and its gradient."""
-    smoothed, (transform, curve) = label_smoothing != 0.0, _curve(logit_scale, softcap)
-    flags = {
-        "result": "loss", "smoothed": smoothed, "weighted": class_weight is not None and (smoothed or target.ndim == 3),
-        "transform": transform, "output": "" if grad is None else "gradient",
-    }  # fmt: skip
+    flags = Flags(
+        "loss", smoothed=label_smoothing != 0.0, transform=_curve(logit_scale, softcap),
+        weighted=class_weight is not None and (label_smoothing != 0.0 or target.ndim == 3),
+        output="" if grad is None else "gradient",
+    )  # fmt: skip
     total = float(x.shape[1]) if class_weight is None else float(class_weight.sum(dtype=np.float64))
-    values = {
-        "class_weight": address(class_weight), "sample_weight": address(sample_weight), "ignore_index": ignore_index,
-        "loss": address(loss), "smoothing": label_smoothing, "z_loss": z_loss, **curve, "weight_total": total,
-        "grad_scale": grad_scale * logit_scale,
-    }  # fmt: skip
-    return _over_classes(x, target, grad, flags, values, (loss, class_weight, sample_weight))
+    return _over_classes(
+        flags, x, target, grad, loss=loss, class_weight=class_weight, label_smoothing=label_smoothing,
+        logit_scale=logit_scale, softcap=softcap, weight_total=total, **given,
+    )  # fmt: skip
 
 
-def kl_divergence(x: Array, target: Array, loss: Array, grad: Array | None, *, sample_weight: Array | None,
-                  logit_scale: float, grad_scale: float) -> Run:  # fmt: skip
+def kl_divergence(x: Array, target: Array, loss: Array, grad: Array | None, *, logit_scale: float, **given: Any) -> Run:
     """Bind KL(target ‖ softmax(logits)) and its gradient."""
-    transform, curve = _curve(logit_scale, None)
-    flags = {"result": "loss", "divergence": True, "transform": transform, "output": "" if grad is None else "gradient"}
-    values = {
-        "sample_weight": address(sample_weight), "loss": address(loss), "weight_total": float(x.shape[1]), **curve,
-        "grad_scale": grad_scale * logit_scale,
-    }  # fmt: skip
-    return _over_classes(x, target, grad, flags, values, (loss, sample_weight))
+    output = "" if grad is None else "gradient"
+    flags = Flags("loss", divergence=True, transform=_curve(logit_scale, None), output=output)
+    return _over_classes(flags, x, target, grad, loss=loss, logit_scale=logit_scale, **given)
 
 
 def softmax(x: Array, out: Array) -> Run:
     """Bind exp(x - lse)."""
-    return _over_classes(x, None, out, {"result": "", "output": "softmax"}, {}, None)
+    return _over_classes(Flags("", output="softmax"), x, None, out)
 
 
 def log_softmax(x: Array, out: Array) -> Run:
     """Bind x - lse."""
-    return _over_classes(x, None, out, {"result": "", "output": "log_softmax"}, {}, None)
+    return _over_classes(Flags("", output="log_softmax"), x, None, out)
 
 
 def logsumexp(x: Array, out: Array) -> Run:
     """Bind lse."""
-    return _over_classes(x, None, None, {"result": "lse"}, {"log_normalizer": address(out)}, out)
+    return _over_classes(Flags("lse"), x, None, None, log_normalizer=out)
 
 
-def score(x: Array, target: Array | None, *, ignore_index: int, logit_scale: float, softcap: float | None,
-          **outputs: Array | None) -> Run:  # fmt: skip
+def score(x: Array, target: Array | None, *, logit_scale: float, softcap: float | None, nll: Array | None,
+          **given: Any) -> Run:  # fmt: skip
     """Bind everything that one read of each row tells."""
-    transform, curve = _curve(logit_scale, softcap)
-    places = {("loss" if name == "nll" else name): address(array) for name, array in outputs.items()}
-    flags = {"result": "score", "transform": transform}
-    return _over_classes(x, target, None, flags, {"ignore_index": ignore_index, **curve, **places}, outputs)
+    flags = Flags("score", transform=_curve(logit_scale, softcap))
+    return _over_classes(flags, x, target, None, loss=nll, logit_scale=logit_scale, softcap=softcap, **given)
+
+
+def _placed(name: str, array: Array | None, prefix: str | None = None) -> dict[str, int]:
+    """An (outer, C, inner) array's address and strides, or a flat one's address."""
+    if array is None or array.ndim != 3:
+        return {name: address(array)}
+    outer, classes, inner = array.strides
+    prefix = prefix or name
+    return {name: address(array), f"{prefix}_outer": outer, f"{prefix}_class": classes, f"{prefix}_inner": inner}
 
 
 def log_loss(x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
@@ -154,7 +172,7 @@ def log_loss(x: Array, target: Array, loss: Array, grad: Array | None, *, class_
              normalize: bool, grad_scale: float) -> Run:  # fmt: skip
     """Bind the cross-entropy of probabilities and its gradient."""
     fmt, soft = logits_format(x.dtype), target.ndim == 3
-    gathered = not _dense(2, x, target, grad) or x.shape[2] < fmt.lanes
+    gathered = not _dense(2, _form(x), _form(target), _form(grad)) or x.shape[2] < fmt.lanes
     kernel = _probs(Options(
         fmt, "loss", "soft" if soft else "hard", memory_format(target.dtype, fmt.real) if soft else None,
         smoothed=label_smoothing != 0.0, output="" if grad is None else "gradient", gathered=gathered,

@@ -1,13 +1,15 @@
 """CPU kernels with a row in each lane: for a class axis that is not last, for few classes, and for any other strides.
 
-Sixteen rows (eight in float64) go through their classes together, so nothing is ever transposed and every step, the
-logarithm included, serves them all. Lanes never mix: a row's bits do not depend on its neighbours. The reference of the
-exponentials is kept as in `cpu_rows`, a lane at a time.
+Sixteen rows (eight in float64) go through their classes together, so every step, the logarithm included, serves them
+all. Rows whose few classes lie side by side are turned in registers and held as columns. Lanes never mix: a row's bits
+do not depend on its neighbours. The exponentials are taken relative to a reference near the maximum: that of the first
+classes, raised (and those at hand done again) when later ones pass it by more than `SLACK`.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +19,12 @@ from .jit import inline, kernel, splice
 from .memory import any_set, first, gather_index, load_part, peek, read, scatter_index, store_part, write
 from .reductions import lowest
 from .simd import apart, as_index, following, full, full_index, full_wide, iota, maximum, narrow, select, wide
+from .tiles import hold, turn_in, turn_out
 
 BLOCK = 16
 """Classes between two looks at the references."""
+FEW_CLASSES = 128
+"""Rows this short are turned: no more are held."""
 
 
 def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
@@ -228,11 +233,15 @@ def lane_places(options: Options) -> Any:
 
     An address a lane where rows are gathered; else one for all, and a tile ends with the inner axis.
     """
-    lanes, gathered, positions = options.logits.lanes, options.gathered, lane_positions(options)
+    lanes, gathered, turned, positions = (
+        options.logits.lanes, options.gathered, options.turned, lane_positions(options),
+    )  # fmt: skip
 
     @splice
     def places(number: Any, hi: Any, inner: Any, x: Any, y: Any, out: Any) -> Any:
         n = min(lanes, hi - number)
+        if turned:
+            return n, number * x[1] + x[0], number * y[1] + y[0], number * out[1] + out[0]
         if gathered:
             o, i = positions(number, inner)
         else:
@@ -244,30 +253,67 @@ def lane_places(options: Options) -> Any:
     return places
 
 
+def lane_tiles(options: Options) -> Any:
+    """Hold a tile of rows as columns, of logits and of soft targets, and write columns to rows."""
+    X, Y, R = options.logits, options.soft or options.logits, options.real
+    lanes, column, size, soft_size = X.lanes, X.lanes * R.itemsize, X.itemsize, Y.itemsize
+
+    @inline
+    def take(held: Any, at: Any, step: Any, n: Any, classes: Any) -> Any:
+        apart()
+        for c in range(0, classes, lanes):
+            turn_in(X, R, held + c * column, at + c * size, step, n, classes - c)
+
+    @inline
+    def take_soft(held: Any, at: Any, step: Any, n: Any, classes: Any) -> Any:
+        apart()
+        for c in range(0, classes, lanes):
+            turn_in(Y, R, held + c * column, at + c * soft_size, step, n, classes - c)
+
+    @inline
+    def give(held: Any, at: Any, step: Any, n: Any, classes: Any) -> Any:
+        apart()
+        for c in range(0, classes, lanes):
+            turn_out(X, R, held + c * column, at + c * size, step, n, classes - c)
+
+    return take, take_soft, give
+
+
 def make_lanes(options: Options) -> Any:
-    """The kernel over rows whose classes lie apart, for these options."""
-    device = device_functions(options)
-    X, R, size, gathered = options.logits, options.real, options.real.itemsize, options.gathered
-    sums, outputs = lane_sums(options, device), lane_writer(options, device)
-    results, amid_nan = lane_results(options, device)
+    """The kernel over rows whose classes lie apart, or are few, for these options."""
+    device, X, R, gathered, turned = (
+        device_functions(options), options.logits, options.real, options.gathered, options.turned,
+    )  # fmt: skip
+    seen = replace(options, logits=R, soft=options.soft and R) if turned else options  # as the rows are read
+    size, column = R.itemsize, X.lanes * R.itemsize
+    sums, outputs, (results, amid_nan) = lane_sums(seen, device), lane_writer(seen, device), lane_results(seen, device)
     places, aim, exp, log = lane_places(options), lane_target(options, device), device.exp, device.log
+    take, take_soft, give = lane_tiles(options)
     loss_of, factors_of, normalizer_of = device.loss, device.factors, device.log_normalizer
-    hard, output, result = options.target == "hard", options.output != "", options.result
+    hard, soft, output, result = options.target == "hard", options.target == "soft", options.output, options.result
     n_integers, n_reals = len(INTEGERS), len(REALS)
 
     @kernel(options)
     def tiles(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes, x, x_outer, x_class, x_inner, targets, y_outer, y_class, y_inner, class_weight, sample_weight,
-         ignore_index, out, out_outer, out_class, out_inner, loss, normalizer, prediction, confidence, entropy, rank,
-         brier) = integers(call, 0, n_integers)  # fmt: skip
+        (inner, classes, x_outer, x_class, x_inner, y_outer, y_class, y_inner, out_outer, out_class, out_inner,
+         x, targets, out, class_weight, sample_weight, ignore_index, loss, normalizer, prediction, confidence,
+         entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
         curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
-        steps, number = (x_class, y_class), lo
         at_x, at_y, at_out = (x, x_outer, x_inner), (targets, y_outer, y_inner), (out, out_outer, out_inner)
+        steps, out_step, number = (x_class, y_class), out_class, lo
+        if turned:
+            held, held_soft = hold(R, FEW_CLASSES), hold(R, FEW_CLASSES if soft else 1)
+            steps, out_step = (column, column), column
         while number < hi:
             n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
-            where = at if gathered else iota(X) * x_inner + at
+            where = at if gathered else iota(X) * (x_outer if turned else x_inner) + at
             row = at, soft_at, class_weight
+            if turned:
+                take(held, at, x_outer, n, classes)
+                if soft:
+                    take_soft(held_soft, soft_at, y_outer, n, classes)
+                row = held, held_soft, class_weight
             mask = first(X, n)
             weight = full_wide(X, 1.0)
             if sample_weight:
@@ -288,7 +334,7 @@ def make_lanes(options: Options) -> Any:
                 store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value, 0.0)))
             nans = active & ~active, full_index(X, 0), full_index(X, 0)
             if result != "loss" and any_set(mask & (d != d)):
-                nans = amid_nan(at, x_class, mask, classes, aimed, curve)
+                nans = amid_nan(row[0], steps[0], mask, classes, aimed, curve)
             if result != "loss" and normalizer:
                 lse = select(nans[0], math.nan, normalizer_of(peak, logd))
                 store_part(R, normalizer + size * number, 0, mask, narrow(X, lse))
@@ -297,8 +343,11 @@ def make_lanes(options: Options) -> Any:
                 results(mask, number, to, (top, ref, total, d, aimed), nans, scores)
             if output:
                 gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
-                factors = narrow(X, gain), narrow(X, hit), narrow(X, uniform)
-                outputs(row, steps, mask, active, written, out_class, classes, aimed[0], top, factors, curve)
+                factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
+                to_row = held if turned else written
+                outputs(row, steps, mask, active, to_row, out_step, classes, aimed[0], top, factors, curve)
+                if turned:
+                    give(held, written, out_outer, n, classes)
             number += n
         return -1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,21 +17,33 @@ SLACK = 2.0
 """How far, in nats, a row's maximum may pass the reference of its exponentials before the reference is raised."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a kernel over classes is specialised for; what is not asked for is not compiled."""
+class Flags(NamedTuple):
+    """What a call asks of a kernel over classes; what is not asked for is not compiled."""
 
-    logits: Format
     result: str  # "loss", "score", "lse", or "" for the output alone
-    target: str = ""  # "hard", "soft" or ""
-    soft: Format | None = None
     weighted: bool = False  # class weights within the sums over classes
     smoothed: bool = False
     divergence: bool = False  # add Σ y·log y
     transform: str = ""  # "scale", "softcap" or ""
     output: str = ""  # "gradient", "softmax", "log_softmax" or ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a kernel over classes is specialised for: `Flags`, and how its arrays lie."""
+
+    logits: Format
+    result: str
+    target: str = ""  # "hard", "soft" or ""
+    soft: Format | None = None
+    weighted: bool = False
+    smoothed: bool = False
+    divergence: bool = False
+    transform: str = ""
+    output: str = ""
     streamed: bool = False  # write the output past the caches
     gathered: bool = False  # lane kernels: rows that do not lie side by side
+    turned: bool = False  # lane kernels: rows whose few classes lie side by side, held as columns
 
     @property
     def real(self) -> Format:
@@ -39,11 +51,13 @@ class Options:
         return Format(self.logits.real, self.logits.lanes, self.logits.real)
 
 
-INTEGERS = (
-    "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight "
-    "ignore_index out out_outer out_class out_inner loss log_normalizer prediction confidence entropy rank brier"
+LAYOUT = "inner classes x_outer x_class x_inner y_outer y_class y_inner out_outer out_class out_inner".split()
+PLACES = (
+    "x target out class_weight sample_weight ignore_index loss log_normalizer prediction confidence entropy rank brier"
 ).split()
+INTEGERS = (*LAYOUT, *PLACES)
 REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
+"""The arguments of a call, in the order in which they are packed: what its arrays' shapes decide comes first."""
 
 
 def device_functions(options: Options) -> SimpleNamespace:

@@ -350,9 +350,9 @@ def make_rows(options: Options) -> Any:
 
     @kernel(options)
     def rows(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes, x, x_outer, _, x_inner, targets, y_outer, _, y_inner, class_weight, sample_weight,
-         ignore_index, out, out_outer, _, out_inner, loss, normalizer, prediction, confidence, entropy, rank, brier,
-         ) = integers(call, 0, n_integers)  # fmt: skip
+        (inner, classes, x_outer, _, x_inner, y_outer, _, y_inner, out_outer, _, out_inner,
+         x, targets, out, class_weight, sample_weight, ignore_index, loss, normalizer, prediction, confidence,
+         entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
         curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
         span, peak, ready = length(classes), narrow(R, math.nan), -1

@@ -13,7 +13,7 @@ from .simd import F32, F64, I32, I64, Format, FormatType, Vector, llvm, splat
 BYTE = ir.IntType(8).as_pointer()
 
 
-def _element(builder: Any, fmt: FormatType, address: Any, index: Any, kind: Any) -> Any:
+def pointer_to(builder: Any, fmt: FormatType, address: Any, index: Any, kind: Any) -> Any:
     """Pointer to element `index` of an array at `address`, seen as `kind`."""
     base = builder.inttoptr(address, fmt.memory.element.as_pointer())
     return builder.bitcast(builder.gep(base, [index]), kind.as_pointer())
@@ -69,7 +69,7 @@ def load(_typingctx: Any, fmt: Any, address: Any, index: Any) -> Any:
     """The vector that starts at element `index`."""
 
     def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
+        pointer = pointer_to(builder, fmt, args[1], args[2], fmt.memory)
         return to_real(builder, fmt.format, builder.load(pointer, align=1))
 
     return fmt.vector(fmt, types.int64, types.int64), codegen
@@ -80,7 +80,7 @@ def store(_typingctx: Any, fmt: Any, address: Any, index: Any, value: Any) -> An
     """Write a vector at element `index`."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
+        pointer = pointer_to(builder, fmt, args[1], args[2], fmt.memory)
         builder.store(to_memory(builder, fmt.format, args[3]), pointer, align=1)
         return context.get_dummy_value()
 
@@ -92,7 +92,7 @@ def stream(_typingctx: Any, fmt: Any, address: Any, index: Any, value: Any) -> A
     """Write a vector past the caches; the element must lie on a multiple of the vector's size."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointer = _element(builder, fmt, args[1], args[2], fmt.memory)
+        pointer = pointer_to(builder, fmt, args[1], args[2], fmt.memory)
         size = fmt.format.itemsize * fmt.format.lanes
         written = builder.store(to_memory(builder, fmt.format, args[3]), pointer, align=size)
         written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
@@ -124,27 +124,28 @@ def prefetch(_typingctx: Any, address: Any) -> Any:
     return types.void(types.int64), codegen
 
 
+def leading(builder: Any, lanes: int, number: Any) -> Any:
+    """The LLVM mask of the first `number` lanes."""
+    kind, all_lanes = ir.VectorType(I32, lanes), I64(lanes)
+    within = builder.select(builder.icmp_signed("<", number, all_lanes), number, all_lanes)
+    wanted = builder.insert_element(ir.Constant(kind, ir.Undefined), builder.trunc(within, I32), I32(0))
+    wanted = builder.shuffle_vector(wanted, ir.Constant(kind, ir.Undefined), ir.Constant(kind, None))
+    return builder.icmp_signed("<", ir.Constant(kind, [I32(k) for k in range(lanes)]), wanted)
+
+
 @intrinsic
 def first(_typingctx: Any, fmt: Any, number: Any) -> Any:
     """The mask of the first `number` lanes."""
     mask = fmt.vector.of("b1")
-
-    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        kind, all_lanes = ir.VectorType(I32, mask.lanes), I64(mask.lanes)
-        within = builder.select(builder.icmp_signed("<", args[1], all_lanes), args[1], all_lanes)
-        wanted = builder.insert_element(ir.Constant(kind, ir.Undefined), builder.trunc(within, I32), I32(0))
-        wanted = builder.shuffle_vector(wanted, ir.Constant(kind, ir.Undefined), ir.Constant(kind, None))
-        return builder.icmp_signed("<", ir.Constant(kind, [I32(k) for k in range(mask.lanes)]), wanted)
-
-    return mask(fmt, types.int64), codegen
+    return mask(fmt, types.int64), lambda context, builder, sig, args: leading(builder, mask.lanes, args[1])
 
 
-def _load_masked(builder: Any, fmt: FormatType, pointer: Any, mask: Any) -> Any:
+def load_masked(builder: Any, fmt: FormatType, pointer: Any, mask: Any) -> Any:
     name, zeros = "llvm.masked.load.*.p0", ir.Constant(fmt.memory, None)
     return to_real(builder, fmt.format, llvm(builder, name, fmt.memory, pointer, I32(1), mask, zeros))
 
 
-def _store_masked(builder: Any, fmt: FormatType, pointer: Any, mask: Any, value: Any) -> None:
+def store_masked(builder: Any, fmt: FormatType, pointer: Any, mask: Any, value: Any) -> None:
     value = to_memory(builder, fmt.format, value)
     llvm(builder, "llvm.masked.store.*.p0", ir.VoidType(), value, pointer, I32(1), mask)
 
@@ -180,7 +181,7 @@ def fetch(_typingctx: Any, fmt: Any, address: Any, stride: Any, index: Any, mask
         _, address, stride, index, mask = args
         lies = fmt.format.lies
         if lies == "dense":
-            return _load_masked(builder, fmt, _element(builder, fmt, address, index, fmt.memory), mask)
+            return load_masked(builder, fmt, pointer_to(builder, fmt, address, index, fmt.memory), mask)
         if lies == "apart":
             addresses = _columns(builder, fmt, address, stride, index)
             return to_real(builder, fmt.format, _gather(builder, fmt.memory, addresses, mask))
@@ -199,7 +200,7 @@ def put(_typingctx: Any, fmt: Any, address: Any, stride: Any, index: Any, mask: 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         _, address, stride, index, mask, value = args
         if fmt.format.lies == "dense":
-            _store_masked(builder, fmt, _element(builder, fmt, address, index, fmt.memory), mask, value)
+            store_masked(builder, fmt, pointer_to(builder, fmt, address, index, fmt.memory), mask, value)
         elif fmt.format.lies == "apart":
             addresses = _columns(builder, fmt, address, stride, index)
             _scatter(builder, addresses, mask, to_memory(builder, fmt.format, value))
@@ -213,7 +214,7 @@ def load_part(_typingctx: Any, fmt: Any, address: Any, index: Any, mask: Any) ->
     """The vector at element `index`, reading only where `mask` is set; 0 elsewhere."""
 
     def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        return _load_masked(builder, fmt, _element(builder, fmt, args[1], args[2], fmt.memory), args[3])
+        return load_masked(builder, fmt, pointer_to(builder, fmt, args[1], args[2], fmt.memory), args[3])
 
     return fmt.vector(fmt, types.int64, types.int64, mask), codegen
 
@@ -223,7 +224,7 @@ def store_part(_typingctx: Any, fmt: Any, address: Any, index: Any, mask: Any, v
     """Write a vector at element `index` where `mask` is set."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        _store_masked(builder, fmt, _element(builder, fmt, args[1], args[2], fmt.memory), args[3], args[4])
+        store_masked(builder, fmt, pointer_to(builder, fmt, args[1], args[2], fmt.memory), args[3], args[4])
         return context.get_dummy_value()
 
     return types.void(fmt, types.int64, types.int64, mask, fmt.vector), codegen
@@ -236,7 +237,7 @@ def read(_typingctx: Any, fmt: Any, at: Any, mask: Any) -> Any:
     def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         if isinstance(at, Vector):
             return to_real(builder, fmt.format, _gather(builder, fmt.memory, args[1], args[2]))
-        return _load_masked(builder, fmt, _element(builder, fmt, args[1], I64(0), fmt.memory), args[2])
+        return load_masked(builder, fmt, pointer_to(builder, fmt, args[1], I64(0), fmt.memory), args[2])
 
     return fmt.vector(fmt, at, mask), codegen
 
@@ -249,7 +250,7 @@ def write(_typingctx: Any, fmt: Any, at: Any, mask: Any, value: Any) -> Any:
         if isinstance(at, Vector):
             _scatter(builder, args[1], args[2], to_memory(builder, fmt.format, args[3]))
         else:
-            _store_masked(builder, fmt, _element(builder, fmt, args[1], I64(0), fmt.memory), args[2], args[3])
+            store_masked(builder, fmt, pointer_to(builder, fmt, args[1], I64(0), fmt.memory), args[2], args[3])
         return context.get_dummy_value()
 
     return types.void(fmt, at, mask, fmt.vector), codegen
