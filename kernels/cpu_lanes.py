@@ -43,10 +43,13 @@ def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
 
 
 def lane_block(options: Options, device: SimpleNamespace) -> Any:
-    """Sums over some classes, relative to a reference; the classes before the target in rank; the maximum's place."""
+    """Sums over some classes, relative to a reference, and their maximum; of scores, also ranks and its place.
+
+    What the options do not ask for comes back as 0: a function of its own would hand it over through memory.
+    """
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
-    step, fold, transform = device.step, device.fold, device.transform
+    step, fold, transform, smoothed = device.step, device.fold, device.transform, options.smoothed
 
     @inline
     def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, ref: Any, aimed: Any, best: Any, curve: Any) -> Any:
@@ -70,7 +73,11 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
                 higher = z > most
                 most, winner = select(higher, z, most), select(higher, k, winner)
             sums = step(z, mask, hot, ref, y, w, sums)
-        return fold(sums), before, (most, winner)
+        _, total, top, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
+        smooth = (wide(shift), wide(seen)) if smoothed else (0.0, 0.0)
+        exact = (mass, moment, negentropy) if soft else (0.0, 0.0, 0.0)
+        scores = (wide(energy), wide(rest), wide(square), before, most, winner) if scored else (0.0,)
+        return top, total, smooth, exact, scores
 
     return sums_of
 
@@ -93,8 +100,7 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
             if any_set(fresh):
                 ref = select(fresh, maximum_of(row[0], steps[0], mask, j, end, curve), ref)
             base = select(ref == -math.inf, 0.0, ref)  # nothing but -inf so far: 0 lets a NaN show
-            block, ranked, best = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
-            peak = block[2]
+            peak, part, smooth, exact, scores = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
             over = (peak - base) > SLACK
             if any_set(over):
                 fall = select(over, wide(ref) - wide(peak), 0.0)
@@ -108,15 +114,16 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
                 total = total * factor
                 ref = select(over, peak, ref)
                 continue
-            top = maximum(peak, top)
-            here, drawn = block[5], block[6]
+            top, total = maximum(peak, top), total + part
+            shift, seen = shift + smooth[0], seen + smooth[1]
             if hard:  # as a one-hot target adds up, to the bit
                 here = select((aimed[0] >= j) & (aimed[0] < end), target_mass, 0.0)
-                drawn = select(here == 0.0, 0.0, here * (wide(aimed[1]) - wide(base)))
-            total, shift, seen = total + block[1], shift + wide(block[3]), seen + wide(block[4])
-            mass, moment, negentropy = mass + here, moment + drawn, negentropy + block[7]
-            energy, rest, square = energy + wide(block[8]), rest + wide(block[9]), square + wide(block[10])
-            before = before + ranked
+                mass, moment = mass + here, moment + select(here == 0.0, 0.0, here * (wide(aimed[1]) - wide(base)))
+            else:
+                mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
+            if scored:
+                energy, rest, square = energy + scores[0], rest + scores[1], square + scores[2]
+                before, best = before + scores[3], (scores[4], scores[5])
             j = end
         return top, ref, total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
 

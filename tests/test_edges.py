@@ -11,8 +11,8 @@ import fusedloss as fl
 from fusedloss.layout import layout
 
 INF, NAN = np.inf, np.nan
-LANES, ROWS = 12, 50
-"""Few classes, which kernels take side by side, and more, which they take row by row."""
+LANES, ROWS = 12, 150
+"""Few classes, of which kernels take many rows at once, and more, which they take row by row."""
 
 
 @pytest.fixture(params=["hard", "soft"])
