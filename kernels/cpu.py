@@ -83,9 +83,10 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     if side_by_side and classes > FEW_CLASSES:
         kernel = _rows(replace(options, streamed=streamed))
     elif side_by_side and inner == 1:
-        kernel = _lanes(replace(options, turned=True))
+        kernel = _lanes(replace(options, held=True, turned=True))
     else:
-        kernel = _lanes(replace(options, gathered=not _dense(2, x, target, out) or inner < fmt.lanes))
+        gathered = not _dense(2, x, target, out) or inner < fmt.lanes
+        kernel = _lanes(replace(options, held=classes <= FEW_CLASSES, gathered=gathered))
     steps = *strides, *(target[2] if target and soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))
     return kernel, struct.pack(f"{len(cpu_parts.LAYOUT)}q", inner, classes, *steps)
 

@@ -1,9 +1,10 @@
 """CPU kernels with a row in each lane: for a class axis that is not last, for few classes, and for any other strides.
 
 Sixteen rows (eight in float64) go through their classes together, so every step, the logarithm included, serves them
-all. Rows whose few classes lie side by side are turned in registers and held as columns. Lanes never mix: a row's bits
-do not depend on its neighbours. The exponentials are taken relative to a reference near the maximum: that of the first
-classes, raised (and those at hand done again) when later ones pass it by more than `SLACK`.
+all. Few classes are copied first, so that each is read once; where they lie side by side, rows are turned to columns in
+registers. Lanes never mix: a row's bits do not depend on its neighbours. The exponentials are taken relative to a
+reference near the maximum: that of the first classes, raised (and those at hand done again) when later ones pass it by
+more than `SLACK`.
 """
 
 from __future__ import annotations
@@ -16,28 +17,41 @@ from typing import Any
 from .calls import integers, reals
 from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
 from .jit import inline, kernel, splice
-from .memory import any_set, first, gather_index, load_part, peek, read, scatter_index, store_part, write
+from .memory import (
+    any_set,
+    first,
+    gather_index,
+    load_part,
+    peek,
+    prefetch,
+    read,
+    scatter_index,
+    store,
+    store_part,
+    write,
+)
 from .reductions import lowest
 from .simd import apart, as_index, following, full, full_index, full_wide, iota, maximum, narrow, select, wide
 from .tiles import hold, turn_in, turn_out
 
-BLOCK = 16
+BLOCK = 32
 """Classes between two looks at the references."""
-FEW_CLASSES = 128
-"""Rows this short are turned: no more are held."""
+AHEAD = 1024  # bytes
+FEW_CLASSES = 256
+"""As many as are held."""
 
 
 def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
     """Each lane's maximum over some classes, NaN passed over."""
-    X, transform = options.logits, device.transform
+    X, line, bend = options.logits, device.line, device.bend
 
     @inline
     def maximum_of(at: Any, step: Any, mask: Any, j: Any, end: Any, curve: Any) -> Any:
         apart()
         peak = full(X, -math.inf)
         for c in range(j, end):
-            peak = maximum(transform(read(X, at + c * step, mask), curve), peak)
-        return peak
+            peak = maximum(line(read(X, at + c * step, mask), curve), peak)
+        return bend(peak, curve)
 
     return maximum_of
 
@@ -130,8 +144,8 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
     return sums
 
 
-def lane_writer(options: Options, device: SimpleNamespace) -> Any:
-    """Write the output of all the lanes; zeros where a lane is masked."""
+def lane_writer(options: Options, device: SimpleNamespace, O: Any) -> Any:
+    """Write the output of all the lanes, in format O; zeros where a lane is masked."""
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, weighted = options.target == "soft", options.weighted
     transform, value = device.transform, device.value
@@ -145,8 +159,8 @@ def lane_writer(options: Options, device: SimpleNamespace) -> Any:
             z = transform(read(X, at + c * steps[0], mask), curve)
             y = read(Y, soft_at + c * steps[1], mask) if soft else z
             w = full(X, peek(R, class_weight + size * c)) if weighted else z
-            g = value(z, y, w, target == full_index(X, c), top, factors, curve[1])
-            write(X, out + out_step * c, mask, select(active, g, 0.0))
+            g = value(z, y, w, target == full_index(X, c), top, factors, curve)
+            write(O, out + out_step * c, mask, select(active, g, 0.0))
 
     return outputs
 
@@ -199,18 +213,18 @@ def lane_target(options: Options, device: SimpleNamespace) -> Any:
     X, R, size, transform = options.logits, options.real, options.real.itemsize, device.transform
 
     @splice
-    def aim(at: Any, lanes: Any, mask: Any, targets: Any, classes: Any, ignore_index: Any, class_weight: Any,
+    def aim(at: Any, step: Any, mask: Any, targets: Any, classes: Any, ignore_index: Any, class_weight: Any,
             weight: Any, curve: Any) -> Any:  # fmt: skip
         target = gather_index(X, iota(X) * 8 + targets, mask)
         active = mask & (target != ignore_index) & (weight != 0.0)
         bad = active & ((target < 0) | (target >= classes))
         active = active & ~bad
         target = select(active, target, full_index(X, -1))
-        z = select(active, transform(read(X, lanes + target * at, active), curve), math.nan)
+        z = transform(read(X, at + target * step, active), curve)
         mass = select(active, full_wide(X, 1.0), 0.0)
         if class_weight:
             mass = wide(read(R, target * size + class_weight, active))
-        return (target, z), mass, active, bad
+        return (target, select(active, z, math.nan)), mass, active, bad
 
     return aim
 
@@ -260,42 +274,48 @@ def lane_places(options: Options) -> Any:
     return places
 
 
-def lane_tiles(options: Options) -> Any:
-    """Hold a tile of rows as columns, of logits and of soft targets, and write columns to rows."""
+def lane_holder(options: Options) -> Any:
+    """Copy a tile of few classes to columns that are held, turn soft targets likewise, and write columns to rows."""
     X, Y, R = options.logits, options.soft or options.logits, options.real
+    gathered, turned = options.gathered, options.turned
     lanes, column, size, soft_size = X.lanes, X.lanes * R.itemsize, X.itemsize, Y.itemsize
 
     @inline
-    def take(held: Any, at: Any, step: Any, n: Any, classes: Any) -> Any:
+    def take(held: Any, at: Any, row_step: Any, step: Any, mask: Any, n: Any, classes: Any) -> Any:
         apart()
-        for c in range(0, classes, lanes):
-            turn_in(X, R, held + c * column, at + c * size, step, n, classes - c)
+        if turned:
+            for c in range(0, classes, lanes):
+                turn_in(X, R, held + c * column, at + c * size, row_step, n, classes - c)
+        else:
+            for c in range(classes):
+                if not gathered:
+                    prefetch(at + c * step + AHEAD)
+                store(R, held + c * column, 0, read(X, at + c * step, mask))
 
     @inline
-    def take_soft(held: Any, at: Any, step: Any, n: Any, classes: Any) -> Any:
+    def take_soft(held: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
         apart()
         for c in range(0, classes, lanes):
-            turn_in(Y, R, held + c * column, at + c * soft_size, step, n, classes - c)
+            turn_in(Y, R, held + c * column, at + c * soft_size, row_step, n, classes - c)
 
     @inline
-    def give(held: Any, at: Any, step: Any, n: Any, classes: Any) -> Any:
+    def give(held: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
         apart()
         for c in range(0, classes, lanes):
-            turn_out(X, R, held + c * column, at + c * size, step, n, classes - c)
+            turn_out(X, R, held + c * column, at + c * size, row_step, n, classes - c)
 
     return take, take_soft, give
 
 
 def make_lanes(options: Options) -> Any:
     """The kernel over rows whose classes lie apart, or are few, for these options."""
-    device, X, R, gathered, turned = (
-        device_functions(options), options.logits, options.real, options.gathered, options.turned,
-    )  # fmt: skip
-    seen = replace(options, logits=R, soft=options.soft and R) if turned else options  # as the rows are read
+    device, X, R = device_functions(options), options.logits, options.real
+    gathered, held, turned = options.gathered, options.held, options.turned
+    seen = replace(options, logits=R if held else X, soft=options.soft and (R if turned else options.soft))
     size, column = R.itemsize, X.lanes * R.itemsize
-    sums, outputs, (results, amid_nan) = lane_sums(seen, device), lane_writer(seen, device), lane_results(seen, device)
-    places, aim, exp, log = lane_places(options), lane_target(options, device), device.exp, device.log
-    take, take_soft, give = lane_tiles(options)
+    sums, outputs = lane_sums(seen, device), lane_writer(seen, device, R if turned else X)
+    (results, amid_nan), (take, take_soft, give) = lane_results(seen, device), lane_holder(options)
+    places, aim, exp, log = lane_places(options), lane_target(seen, device), device.exp, device.log
     loss_of, factors_of, normalizer_of = device.loss, device.factors, device.log_normalizer
     hard, soft, output, result = options.target == "hard", options.target == "soft", options.output, options.result
     n_integers, n_reals = len(INTEGERS), len(REALS)
@@ -306,22 +326,28 @@ def make_lanes(options: Options) -> Any:
          x, targets, out, class_weight, sample_weight, ignore_index, loss, normalizer, prediction, confidence,
          entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
-        curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
+        curve = narrow(R, scale), narrow(R, cap), narrow(R, 1.0 / cap)
+        terms = smoothing, z_loss, weights, grad_scale
         at_x, at_y, at_out = (x, x_outer, x_inner), (targets, y_outer, y_inner), (out, out_outer, out_inner)
-        steps, out_step, number = (x_class, y_class), out_class, lo
+        x_step, y_step, out_step, number = x_class, y_class, out_class, lo
+        if held:
+            x_step, room = column, hold(R, FEW_CLASSES)
         if turned:
-            held, held_soft = hold(R, FEW_CLASSES), hold(R, FEW_CLASSES if soft else 1)
-            steps, out_step = (column, column), column
+            y_step, out_step, soft_room = column, column, hold(R, FEW_CLASSES if soft else 1)
         while number < hi:
             n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
-            where = at if gathered else iota(X) * (x_outer if turned else x_inner) + at
-            row = at, soft_at, class_weight
+            mask, to_row, where = first(X, n), written, at
+            if held:
+                take(room, at, x_outer, x_class, mask, n, classes)
+                where = iota(X) * size + room
+            elif not gathered:
+                where = iota(X) * x_inner + at
             if turned:
-                take(held, at, x_outer, n, classes)
+                to_row = room
                 if soft:
-                    take_soft(held_soft, soft_at, y_outer, n, classes)
-                row = held, held_soft, class_weight
-            mask = first(X, n)
+                    take_soft(soft_room, soft_at, y_outer, n, classes)
+                    soft_at = soft_room
+            row, steps = (room if held else at, soft_at, class_weight), (x_step, y_step)
             weight = full_wide(X, 1.0)
             if sample_weight:
                 weight = wide(load_part(R, sample_weight + size * number, 0, mask))
@@ -329,12 +355,14 @@ def make_lanes(options: Options) -> Any:
             aimed, mass = (full_index(X, -1), full(X, math.nan)), weight
             if hard:
                 aimed, mass, active, bad = aim(
-                    x_class, where, mask, targets + 8 * number, classes, ignore_index, class_weight, weight, curve
+                    where, x_step, mask, targets + 8 * number, classes, ignore_index, class_weight, weight, curve
                 )
                 if any_set(bad):
                     return number + lowest(bad)
             top, ref, total, shift, exact, scores = sums(row, steps, mask, classes, aimed, mass, curve)
-            d = total / wide(exp(top - ref))
+            d = total
+            if any_set(top != ref):
+                d = total / wide(exp(top - ref))
             logd, peak = log(d), wide(top)
             if loss:
                 value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
@@ -351,10 +379,9 @@ def make_lanes(options: Options) -> Any:
             if output:
                 gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
                 factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
-                to_row = held if turned else written
                 outputs(row, steps, mask, active, to_row, out_step, classes, aimed[0], top, factors, curve)
                 if turned:
-                    give(held, written, out_outer, n, classes)
+                    give(room, written, out_outer, n, classes)
             number += n
         return -1
 

@@ -43,7 +43,8 @@ class Options:
     output: str = ""
     streamed: bool = False  # write the output past the caches
     gathered: bool = False  # lane kernels: rows that do not lie side by side
-    turned: bool = False  # lane kernels: rows whose few classes lie side by side, held as columns
+    held: bool = False  # lane kernels: few classes, which are copied before they are worked on
+    turned: bool = False  # lane kernels: few classes that lie side by side, turned as they are copied
 
     @property
     def real(self) -> Format:
@@ -66,7 +67,7 @@ def device_functions(options: Options) -> SimpleNamespace:
     exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
     log = numerics.logarithm(inline, simd)
     device = SimpleNamespace(exp=exp, term=term, log=log, **vars(numerics.row_formulas(splice, simd)))
-    device.transform = _transform(options, numerics.hyperbolic_tangent(inline, simd, real, exp))
+    device.transform, device.line, device.bend = _transform(options, numerics.hyperbolic_tangent(inline, simd, real))
     device.step, device.fold = _step(options, term, log), _fold(options)
     device.value = _value(options, term if options.output == "gradient" else exp)
     device.loss, device.factors = _loss(options, device), _factors(options)
@@ -74,17 +75,21 @@ def device_functions(options: Options) -> SimpleNamespace:
 
 
 def _transform(options: Options, tanh: Any) -> Any:
-    """z = softcap(scale·x), infinities staying what they are: -inf is a masked class, +inf a fault to be seen."""
-    if options.transform == "softcap":
+    """z = softcap(scale·x), infinities staying what they are: -inf is a masked class, +inf a fault to be seen.
 
-        @inline
-        def softcap(x: Any, curve: Any) -> Any:
-            scale, cap = curve
-            v = x * scale
-            return select(absolute(v) == math.inf, v, tanh(v / cap) * cap)
+    Also its two steps, x to scale·x and on to z: the second never falls, so a maximum can be found between them.
+    """
+    scale = splice(lambda x, curve: x * curve[0])
+    same = splice(lambda x, curve: x)
+    if options.transform != "softcap":
+        line = scale if options.transform else same
+        return line, line, same
 
-        return softcap
-    return splice(lambda x, curve: x * curve[0]) if options.transform else splice(lambda x, curve: x)
+    @inline
+    def bend(v: Any, curve: Any) -> Any:
+        return select(absolute(v) == math.inf, v, tanh(v * curve[2]) * curve[1])
+
+    return splice(lambda x, curve: bend(x * curve[0], curve)), scale, bend
 
 
 def _step(options: Options, term: Any, log: Any) -> Any:
@@ -140,7 +145,7 @@ def _value(options: Options, exp: Any) -> Any:
     logarithmic, capped = options.output == "log_softmax", options.transform == "softcap"
 
     @splice
-    def value(z: Any, y: Any, w: Any, hot: Any, top: Any, factors: Any, cap: Any) -> Any:
+    def value(z: Any, y: Any, w: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
         gain, hit, uniform = factors
         if logarithmic:
             return (z - top) - gain
@@ -153,7 +158,7 @@ def _value(options: Options, exp: Any) -> Any:
             if smoothed:
                 g = g - (w * uniform if weighted else uniform)
             if capped:
-                ratio = z / cap
+                ratio = z * curve[2]
                 g = g * select(absolute(z) == math.inf, 0.0, 1.0 - ratio * ratio)
         return g
 

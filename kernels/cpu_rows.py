@@ -39,8 +39,8 @@ STRETCH = 32
 """Vectors whose exponentials are added up in the arithmetic type."""
 
 
-def block_maximum(options: Options, transform: Any) -> Any:
-    """The maximum over part of a row, NaN passed over; -inf for nothing."""
+def block_maximum(options: Options, line: Any) -> Any:
+    """The maximum of scale·x over part of a row, NaN passed over; -inf for nothing."""
     X, lanes = options.logits, options.logits.lanes
 
     @inline
@@ -49,12 +49,12 @@ def block_maximum(options: Options, transform: Any) -> Any:
         a = b = full(X, -math.inf)
         k = j
         while k + 2 * lanes <= end:
-            a = maximum(transform(load(X, p, k), curve), a)
-            b = maximum(transform(load(X, p, k + lanes), curve), b)
+            a = maximum(line(load(X, p, k), curve), a)
+            b = maximum(line(load(X, p, k + lanes), curve), b)
             k += 2 * lanes
         while k < end:
             mask = first(X, end - k)
-            a = maximum(select(mask, transform(load_part(X, p, k, mask), curve), -math.inf), a)
+            a = maximum(select(mask, line(load_part(X, p, k, mask), curve), -math.inf), a)
             k += lanes
         return hmax(maximum(a, b))
 
@@ -87,13 +87,13 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     X, Y, R = options.logits, options.soft or options.logits, options.real
     lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
     soft, weighted = options.target == "soft", options.weighted
-    add, fold, transform = vector_step(options, device), device.fold, device.transform
+    add, fold, transform, line = vector_step(options, device), device.fold, device.transform, device.line
 
     @splice
     def whole(row: Any, onward: Any, k: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
         p, q, v = row
         prefetch(onward + k * size + AHEAD)
-        z, ahead = transform(load(X, p, k), curve), transform(load(X, onward, k), curve)
+        z, ahead = transform(load(X, p, k), curve), line(load(X, onward, k), curve)
         if soft:
             prefetch(q + k * soft_size + 2 * AHEAD)
         y = load(Y, q, k) if soft else z
@@ -105,7 +105,7 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
         p, q, v = row
         mask = first(X, n)
         z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
-        ahead = select(mask, transform(load_part(X, onward, k, mask), curve), -math.inf)
+        ahead = select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
         y = load_part(Y, q, k, mask) if soft else z
         w = load_part(R, v, k, mask) if weighted else z
         return add(z, y, w, ahead, mask, ref, limits, state)
@@ -143,8 +143,8 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
     """
     R, X = options.real, options.logits
     smoothed, weighted, scored = options.smoothed, options.weighted, options.result == "score"
-    maximum_of, sums_of, exp = block_maximum(options, device.transform), block_sums(options, device), device.exp
-    hard, size = options.target == "hard", X.itemsize
+    maximum_of, sums_of, exp = block_maximum(options, device.line), block_sums(options, device), device.exp
+    hard, size, bend = options.target == "hard", X.itemsize, device.bend
 
     @splice
     def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
@@ -153,7 +153,7 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
         total = shift = seen = energy = rest = square = mass = moment = negentropy = 0.0
         before = top_at = done = j = 0
         while j < classes:
-            end = min(j + span, classes)
+            end, peak = min(j + span, classes), bend(peak, curve)
             if peak > top:
                 if top != -math.inf:
                     fall = wide(top) - wide(peak)
@@ -200,7 +200,7 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
         y = load_part(Y, q, k, mask) if soft else z
         w = load_part(R, v, k, mask) if weighted else z
         hot = ramp(X) == full(X, target - k)
-        store_part(X, out, k, mask, value(z, y, w, hot, top, factors, curve[1]))
+        store_part(X, out, k, mask, value(z, y, w, hot, top, factors, curve))
 
     @splice
     def whole(row: Any, out: Any, k: Any, gap: Any, top: Any, factors: Any, curve: Any) -> Any:
@@ -208,7 +208,7 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
         z = transform(load(X, p, k), curve)
         y = load(Y, q, k) if soft else z
         w = load(R, v, k) if weighted else z
-        g = value(z, y, w, ramp(X) == gap, top, factors, curve[1])
+        g = value(z, y, w, ramp(X) == gap, top, factors, curve)
         if streamed:
             stream(X, out, k, g)
         else:
@@ -343,7 +343,7 @@ def make_rows(options: Options) -> Any:
     device, length = device_functions(options), block_length(options)
     R, size = options.real, options.real.itemsize
     sums, write, (results, find) = row_sums(options, device), row_writer(options, device), row_results(options, device)
-    maximum_of, aim = block_maximum(options, device.transform), hard_target(options, device)
+    maximum_of, aim = block_maximum(options, device.line), hard_target(options, device)
     log, loss_of, factors_of, normalizer_of = device.log, device.loss, device.factors, device.log_normalizer
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
     clear, n_integers, n_reals = row_eraser(options), len(INTEGERS), len(REALS)
@@ -354,7 +354,8 @@ def make_rows(options: Options) -> Any:
          x, targets, out, class_weight, sample_weight, ignore_index, loss, normalizer, prediction, confidence,
          entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
-        curve, terms = (narrow(R, scale), narrow(R, cap)), (smoothing, z_loss, weights, grad_scale)
+        curve = narrow(R, scale), narrow(R, cap), narrow(R, 1.0 / cap)
+        terms = smoothing, z_loss, weights, grad_scale
         span, peak, ready = length(classes), narrow(R, math.nan), -1
         for number in range(lo, hi):
             soft_target = targets + place(number, inner, y_outer, y_inner)

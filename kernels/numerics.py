@@ -54,12 +54,6 @@ LN2_PARTS = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
 LOG = (0.1479819860511658591, 0.1531383769920937332, 0.1818357216161805012, 0.2222219843214978396,
        0.2857142874366239149, 0.3999999999940941908, 0.6666666666666735130)  # fmt: skip
 """log((1 + s)/(1 - s)) = 2s + s·R(s²): the coefficients of R/s² in fdlibm's e_log.c."""
-TANH_F4 = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
-TANH_F8 = (
-    (-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3),
-    (1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3),
-)
-"""(tanh a - a)/a³ as a polynomial, or a quotient of two, in a²: Cephes' tanhf.c and tanh.c, for |a| < 0.625."""
 
 
 def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..., Any]:
@@ -129,22 +123,24 @@ def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
     return log
 
 
-def hyperbolic_tangent(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -> Callable[..., Any]:
-    """tanh a: a Cephes rational function near 0, elsewhere 1 - 2/(e^(2|a|) + 1)."""
-    absolute, fma, minimum, select = ops.absolute, ops.fma, ops.minimum, ops.select
-    if real is np.float32:  # tanhf.c
-        over = polynomial(jit, ops, tuple(real(c) for c in TANH_F4))
-        under = jit(lambda z: real(1))
-    else:  # tanh.c
-        over, under = (polynomial(jit, ops, c) for c in TANH_F8)
-    one, two, small, large = real(1), real(2), real(0.625), real(22)
+def hyperbolic_tangent(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
+    """tanh a = m/(m + 2) with m = e^(2a) - 1 = (2^n - 1) + 2^n·(2^f - 1), n and f as in `exponential`; within 3 ulp."""
+    single = real is np.float32
+    log2e, log2e_rest = real(2 * LOG2E), real(2 * LOG2E_REST[real])
+    magic = real(1.5 * 2**23 + 127) if single else real(1.5 * 2**52 + 1023)
+    bound, one, two = real(10 if single else 20), real(1), real(2)  # beyond it tanh rounds to 1
+    fma, maximum, minimum, pow2 = ops.fma, ops.maximum, ops.minimum, ops.pow2
+    ratio = polynomial(jit, ops, tuple(real(c) for c in EXP2[real]))
 
     @jit
     def tanh(a: Any) -> Any:
-        size, z = absolute(a), a * a
-        near = fma(z * a, over(z) / under(z), a)
-        far = one - two / (exp(minimum(large, size) * two) + one)
-        return select(size < small, near, select(a < real(0), -far, far))
+        a = maximum(-bound, minimum(bound, a))
+        shifted = fma(a, log2e, magic)
+        n = shifted - magic
+        f = fma(a, log2e_rest, fma(a, log2e, -n))
+        power = pow2(shifted)
+        m = fma(power, f * ratio(f), power - one)
+        return m / (m + two)
 
     return tanh
 

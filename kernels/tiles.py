@@ -1,4 +1,4 @@
-"""Square tiles turned in registers: rows that lie one after the other become columns with a row in each lane."""
+"""Columns of a few classes, a row in each lane, held on the stack; and rows turned in registers to become such."""
 
 from __future__ import annotations
 
