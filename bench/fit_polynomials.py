@@ -39,6 +39,11 @@ def exp2_ratio(degree: int) -> list[float]:
     return [float(x) for x in c]
 
 
+def expm1_rest(r: mp.mpf) -> mp.mpf:
+    """(e^r - 1 - r)/r², so that r + r²·q(r) is exact near 0."""
+    return mp.nsum(lambda k: r**k / mp.factorial(k + 2), [0, 40])
+
+
 def log1p_ratio(e: mp.mpf) -> mp.mpf:
     """log(1 + e) / e."""
     return mp.log1p(e) / e if e else mp.mpf(1)
@@ -48,5 +53,8 @@ if __name__ == "__main__":
     for real, degrees in {"float32": (4, 5), "float64": (10,)}.items():
         for degree in degrees:
             print("EXP2", real, exp2_ratio(degree))
+    bound = mp.log(2) / 2 * mp.mpf("1.0001")
+    for real, degree in {"float32": 4, "float64": 10}.items():
+        print("EXPM1", real, interpolate(expm1_rest, -bound, bound, degree))
     for real, degree in {"float32": 9, "float64": 21}.items():
         print("LOG1P", real, interpolate(log1p_ratio, mp.mpf(0), mp.mpf(1), degree))

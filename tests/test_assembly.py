@@ -1,0 +1,84 @@
+"""What the hot loops compile to, for a processor with AVX-512 and one with AVX2: a guard that needs no clock.
+
+Optimised LLVM code of a kernel is compiled for a named processor, so the counts are the same on every x86-64 machine.
+"""
+
+import platform
+import re
+
+import pytest
+from fusedloss.kernels.cpu_elements import ElementOptions, make_elements
+from fusedloss.kernels.cpu_lanes import make_lanes
+from fusedloss.kernels.cpu_parts import Options
+from fusedloss.kernels.cpu_rows import make_rows
+from fusedloss.kernels.simd import Format
+from llvmlite import binding as llvm
+from numba.core.caching import NullCache
+
+F4, BF = Format("f4", 16, "f4"), Format("bf", 16, "f4")
+BINARY = ElementOptions("binary_cross_entropy", F4, (("x", F4), ("target", F4)))
+PROCESSORS = {"znver4": ("zmm", 1), "haswell": ("ymm", 2)}
+"""The registers that a processor's vectors fill, and how many make sixteen lanes."""
+KERNELS = {
+    # kernel: what makes it, its options, and the most instructions of a hot loop for sixteen classes
+    "loss": (make_rows, Options(F4, "loss", "hard"), {"znver4": 23, "haswell": 48}),
+    "bfloat16 loss": (make_rows, Options(BF, "loss", "hard"), {"znver4": 25, "haswell": 52}),
+    "gradient": (make_rows, Options(F4, "loss", "hard", output="gradient"), {"znver4": 25, "haswell": 52}),
+    "scores": (make_rows, Options(F4, "score", "hard"), {"znver4": 36, "haswell": 93}),
+    "few classes": (make_lanes, Options(F4, "loss", "hard", held=True, turned=True), {"znver4": 19, "haswell": 50}),
+    "binary": (make_elements, BINARY, {"znver4": 66, "haswell": 160}),
+}
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """The optimised LLVM code of a kernel, by name; compiled once, and never from the cache, which keeps none."""
+    modules = {}
+
+    def code(name):
+        if name not in modules:
+            make, options, _ = KERNELS[name]
+            kernel = make(options)
+            kernel._cache = NullCache()
+            kernel.compile("int64(int64, int64, int64)")
+            (modules[name],) = kernel.inspect_llvm().values()
+        return modules[name]
+
+    return code
+
+
+def assembly(code, processor):
+    """Compile LLVM code for a processor."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=processor, opt=3)
+    return machine.emit_assembly(llvm.parse_assembly(code))
+
+
+def innermost_loops(text):
+    """The instructions of every loop that holds no other: from a label to the jump back to it."""
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    labels = {line[:-1]: at for at, line in enumerate(lines) if re.fullmatch(r"\.L\w+:", line)}
+    jumps = [(at, labels.get(line.split()[-1], at)) for at, line in enumerate(lines) if re.match(r"j\w+\s+\.L", line)]
+    back = [(start, end) for end, start in jumps if start < end]
+    for start, end in back:
+        if not any(start <= s and e < end for s, e in back):
+            yield [line for line in lines[start : end + 1] if re.match(r"[a-z]", line)]
+
+
+def exponentials(loop):
+    """How many vectors of exponentials a loop makes: each shifts an exponent to its place once."""
+    return sum(bool(re.match(r"vpslld\s+\$23", line)) for line in loop)
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="counts x86-64 instructions")
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("name", KERNELS)
+def test_hot_loops_fill_the_widest_registers_and_stay_short(optimised, name, processor):
+    (register, parts), most = PROCESSORS[processor], KERNELS[name][2][processor]
+    loops = [loop for loop in innermost_loops(assembly(optimised(name), processor)) if exponentials(loop) >= parts]
+    count, hot = min((len(loop) * parts / exponentials(loop), loop) for loop in loops)
+    assert count <= most, f"{count} instructions for sixteen classes"
+    assert not [line for line in hot if line.startswith("call")]
+    arithmetic = [line for line in hot if re.match(r"v(fn?m(add|sub)|mul|add|sub|max)\w*p[sd]", line)]
+    assert all(register in line for line in arithmetic)
