@@ -49,8 +49,9 @@ def reliability(evaluation: Evaluation | BinaryEvaluation, ax: Axes | None = Non
     ax.bar(middle, accuracy, width, color=BLUE, edgecolor=ax.get_facecolor(), label=right)
     ax.hlines(confidence, lower, upper, color=VERMILION, linewidth=3, label=f"mean {sure}")
     ax.plot([0, 1], [0, 1], ":", color=GREY, label="calibrated")
+    ground: dict[str, Any] = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 0.5}
     for x, top, each in zip(middle, np.maximum(accuracy, confidence), bins, strict=True):
-        ax.annotate(f"{each.count:,}", (x, top), (0, 3), **_ABOVE)
+        ax.annotate(f"{each.count:,}", (x, top), (0, 4), bbox=ground, **_ABOVE)
     ax.set(title=f"Reliability: calibration error {evaluation.ece:.3f}", xlabel=sure, ylabel=right)
     ax.set(xlim=(0, 1), ylim=(0, 1.08), aspect="equal")
     ax.legend(loc="upper left")

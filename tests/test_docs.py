@@ -1,0 +1,55 @@
+"""The documentation: every block of Python runs and prints what its page shows; the pictures; the site."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+from pages import rerun
+
+import fusedloss as fl
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [path.relative_to(DOCS).as_posix() for path in sorted(DOCS.rglob("*.md"))]
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+
+# of Keras 3.15 on PyTorch, where it hands tensors to NumPy 2
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("WANDB_MODE", "offline"), ("WANDB_SILENT", "true"), ("MPLBACKEND", "agg")):
+        monkeypatch.setenv(name, value)
+    assert rerun(DOCS / page) == (DOCS / page).read_text("utf-8"), "python tests/pages.py writes what blocks print"
+    plt.close("all")
+
+
+def test_gallery(tmp_path: Path):
+    runpy.run_path(str(DOCS / "make_gallery.py"))["make"](tmp_path)
+    made, kept = ({path.name for path in folder.iterdir()} for folder in (tmp_path, DOCS / "images"))
+    assert len(made) == 18
+    assert made == kept
+    for name in made:
+        assert (tmp_path / name).read_bytes().startswith(b"<?xml")
+        assert name.removesuffix(".svg") + ".svg#only-" in (DOCS / "gallery.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_site(tmp_path: Path):
+    """It builds without a warning, and its reference has every public name."""
+    command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", ROOT / "mkdocs.yml")
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [*command, "--site-dir", tmp_path], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "reference" / "index.html").read_text("utf-8")
+    for name in set(fl.__all__) - {"__version__"}:
+        assert f'id="fusedloss.{name}"' in reference, name
+    assert (tmp_path / "results" / "cpu.json").read_bytes() == (ROOT / "bench/results/cpu.json").read_bytes()
