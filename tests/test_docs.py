@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -48,7 +49,8 @@ def test_site(tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     reference = (site / "reference" / "index.html").read_text("utf-8")
-    for name in set(fl.__all__) - {"__version__"}:
-        assert f'id="fusedloss.{name}"' in reference, name
+    for module in (fl, *map(import_module, ("fusedloss.torch", "fusedloss.keras", "fusedloss.jax", "fusedloss.plot"))):
+        for name in set(module.__all__) - {"__version__"}:
+            assert f'id="{module.__name__}.{name}"' in reference, name
     for path in (ROOT / "bench" / "results").glob("*.json"):
         assert (site / "results" / path.name).read_bytes() == path.read_bytes()
