@@ -54,3 +54,4 @@ def test_site(tmp_path: Path):
             assert f'id="{module.__name__}.{name}"' in reference, name
     for path in (ROOT / "bench" / "results").glob("*.json"):
         assert (site / "results" / path.name).read_bytes() == path.read_bytes()
+    assert "128256" in (site / "performance" / "index.html").read_text("utf-8")
