@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,13 @@ def test_wandb_without_rows_and_with_many_bins(run, tmp_path):
     assert math.isnan(float(logged["nll"]))
     assert "confidence" not in logged
     assert table(tmp_path, logged["calibration_table"]["path"])["data"] == []
+
+
+def test_a_folder_of_runs_is_not_wandb(evaluation, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    sink = Sink()
+    evaluation.log(sink)
+    assert sink.logged == [evaluation._metrics()]
 
 
 def test_logging_imports_no_logger():

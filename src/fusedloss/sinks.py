@@ -60,7 +60,8 @@ class Loggable:
 
 def _is_wandb(sink: object) -> bool:
     wandb = sys.modules.get("wandb")
-    return wandb is not None and (sink is wandb or isinstance(sink, wandb.Run))
+    run = getattr(wandb, "Run", None)  # a folder of runs is also called wandb, and has none
+    return run is not None and (sink is wandb or isinstance(sink, run))
 
 
 def _charts(bins: Sequence["CalibrationBin"]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def reliability(evaluation: Evaluation | BinaryEvaluation, ax: Axes | None = Non
     """Draw how often predictions of a confidence are right, and beside it the confidence: a reliability diagram.
 
     After Guo et al., "On Calibration of Modern Neural Networks" (2017). A bar and a line a bin, with the number of its
-    rows. The calibration error is the mean distance of bar and line.
+    rows. The calibration error is the distance of bar and line, in the mean over rows.
 
     Parameters
     ----------
