@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 endif
 METADATA := pyproject.toml setup.cfg
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fusedloss demo
@@ -21,12 +21,15 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest bench --benchmark-group-by=param:arrays
 	$(BIN)/python -m bench.speeds
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find src kernels tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -7,10 +7,15 @@ from typing import Any
 
 from .errors import OptionError
 from .options import options, positive_integer, positive_integers
+from .sinks import Loggable
 from .tallies import tally, tally_binary
 
 _HEAD, _BINARY_HEAD, _BIN = 6, 8, 4  # the columns of a tally before its bins, and of a bin: see the kernel contract
 _TP, _FP, _TN, _FN = 4, 5, 6, 7
+_METRICS = ("count", "weight", "nll", "perplexity", "accuracy", "entropy", "brier", "ece")
+_BINARY_METRICS = (
+    "count", "weight", "tp", "fp", "tn", "fn", "accuracy", "precision", "recall", "f1", "nll", "brier", "ece",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +85,7 @@ class CalibrationBin:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Loggable):
     """The evaluation of any number of rows: sums, which merge with ``+`` and with ``sum``.
 
     ``sums`` are those of the kernel contract's ``tally``, over rows that are not masked; every mean below is weighted
@@ -177,14 +182,15 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Give every property as a value that JSON can hold; what is not finite is None."""
-        names = ("nll", "perplexity", "accuracy", "entropy", "brier", "ece")
         return {
-            "count": self.count,
-            "weight": self.weight,
-            **{name: _finite(getattr(self, name)) for name in names},
+            **{name: _finite(getattr(self, name)) for name in _METRICS},
             "top_k": {str(k): _finite(value) for k, value in self.top_k.items()},
             "calibration": _as_dicts(self.calibration),
         }
+
+    def _metrics(self) -> dict[str, float]:
+        top_k = {f"top_{k}_accuracy": value for k, value in self.top_k.items()}
+        return {name: getattr(self, name) for name in _METRICS} | top_k
 
     @property
     def _cells(self) -> list[tuple[float, ...]]:
@@ -192,7 +198,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class BinaryEvaluation:
+class BinaryEvaluation(Loggable):
     """The binary evaluation of one label or several: sums, which merge with ``+`` and with ``sum``.
 
     ``sums`` holds, for each label, those of the kernel contract's ``tally_binary``. Every property is over the elements
@@ -322,15 +328,15 @@ class BinaryEvaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Give every property as a value that JSON can hold; what is not finite is None."""
-        names = ("tp", "fp", "tn", "fn", "accuracy", "precision", "recall", "f1", "nll", "brier", "ece")
         values = {
-            "count": self.count,
-            "weight": self.weight,
+            **{name: _finite(value) for name, value in self._metrics().items()},
             "threshold": self.threshold,
-            **{name: _finite(getattr(self, name)) for name in names},
             "calibration": _as_dicts(self.calibration),
         }
         return values if self.labels == 1 else values | {"per_label": [each.to_dict() for each in self.per_label]}
+
+    def _metrics(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in _BINARY_METRICS}
 
     @property
     def _cells(self) -> list[tuple[float, ...]]:
