@@ -1,0 +1,91 @@
+"""How time is taken: contenders take turns, round by round, so that whatever else the machine does meets them alike."""
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+from typing import Any, NamedTuple
+
+_TURN = 2e-3  # seconds that a turn of short calls lasts at least
+_PAUSE = 2e-3  # seconds before a turn, for threads of another contender that still spin
+_LEAST = 3  # rounds that every contender takes, however slow
+
+Seconds = dict[str, list[float]]
+
+
+class Contender(NamedTuple):
+    """What is timed: a call, and what is done untimed before it."""
+
+    call: Callable[[], Any]
+    setup: Callable[[], Any] | None = None
+
+
+def take_turns(
+    contenders: Mapping[str, Contender], rounds: int, budget: float = float("inf"),
+    tick: Callable[[], object] = lambda: None,
+) -> Seconds:  # fmt: skip
+    """Time contenders that have been called before, in an order that changes from round to round.
+
+    Parameters
+    ----------
+    contenders : mapping of str to Contender
+        By name.
+    rounds : int
+        Turns of each.
+    budget : float
+        Seconds after which a contender leaves, once it has taken three turns.
+    tick : callable
+        Called once a round.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds of a call, one a round that the contender took part in.
+    """
+    shuffled, order = random.Random(0), list(contenders)  # noqa: S311 (an order, not a secret)
+    seconds: Seconds = {name: [] for name in contenders}
+    numbers = {name: _calls_a_turn(contender) for name, contender in contenders.items()}
+    with _no_garbage_collection():
+        for number in range(rounds):
+            shuffled.shuffle(order)
+            for name in order:
+                if number < _LEAST or sum(seconds[name]) * numbers[name] < budget:
+                    seconds[name].append(_turn(contenders[name], numbers[name]))
+            tick()
+    return seconds
+
+
+def ratio(seconds: Seconds, of: str, to: str) -> float:
+    """Compute how many times longer `of` takes than `to`: the median of the rounds that both took."""
+    return median(a / b for a, b in zip(seconds[of], seconds[to], strict=False))
+
+
+def _calls_a_turn(contender: Contender) -> int:
+    return max(1, int(_TURN / _turn(contender, 1)))
+
+
+def _turn(contender: Contender, number: int) -> float:
+    call = contender.call
+    time.sleep(_PAUSE)
+    if contender.setup:
+        contender.setup()
+    if number > 1:
+        call()  # what is short runs warm
+    started = time.perf_counter()
+    for _ in range(number):
+        call()
+    return (time.perf_counter() - started) / number
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
