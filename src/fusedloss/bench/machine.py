@@ -16,8 +16,8 @@ _PACKAGES = (
 
 
 def about() -> dict[str, Any]:
-    """Tell the machine, the versions of what is installed, and the date."""
-    versions = {name: version for name in _PACKAGES if (version := _version(name))}
+    """Tell the date, the machine, and the versions of what is installed."""
+    there = memory()
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": {
@@ -25,23 +25,27 @@ def about() -> dict[str, Any]:
             "vectors": vectors(),
             "cpus": os.cpu_count(),
             "threads": get_num_threads(),
-            "memory_gb": _memory(),
+            "memory_gb": there and round(there / 1e9, 1),
             "architecture": platform.machine(),
             "system": platform.platform(),
         },
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version for name in _PACKAGES if (version := _version(name))},
+        },
     }
+
+
+def memory() -> int | None:
+    """Tell how many bytes of memory the computer has, where it can be asked."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):
+        return None
 
 
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _memory() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, ValueError):  # not a POSIX system
         return None

@@ -7,7 +7,8 @@ import numpy as np
 
 from ..arrays import Array, bfloat16
 from ..errors import AnswerError
-from .cases import LOSSES, Inputs, Task
+from .cases import LOSSES, Shape, Task
+from .inputs import Inputs
 
 _BLOCK = 1 << 20  # elements
 _SAMPLE = 1 << 22  # elements of the gradient that are compared, at most
@@ -45,31 +46,36 @@ def truth(loss: str, inputs: Inputs) -> Truth:
 
 
 def check(task: Task, truth: Truth, answer: tuple[Any, ...], who: str) -> None:
-    """Compare an answer, as NumPy arrays: (loss,), (loss, gradient) or (loss, accuracy, entropy).
+    """Compare an answer, as NumPy arrays: (loss,), (loss, gradient), (loss, accuracy) or (loss, accuracy, entropy).
 
     Raises
     ------
     AnswerError
         If it is wrong; the message says where, what came and what was expected.
     """
-    where = f"{who} on {task.case} of {task.loss}, {'x'.join(map(str, task.shape))} {task.dtype}"
-    names = ("loss", "accuracy", "entropy")
-    wanted = (truth.loss, truth.accuracy, truth.entropy)
-    for name, got, want in zip(names, answer[:1] if task.differentiates else answer, wanted, strict=False):
-        arithmetic = "float64" if task.dtype == "float64" else "float32"
-        tolerance = max(_TOLERANCE[arithmetic], _TOLERANCE[np.asarray(got).dtype.name])
-        if not abs(float(got) - want) <= tolerance * max(abs(want), 1 / task.shape[0]):
-            raise AnswerError(f"{where} answers {name} {float(got):.9g}, expected {want:.9g}")
+    arithmetic = "float64" if task.dtype == "float64" else "float32"
+    wanted = {"loss": truth.loss, "accuracy": truth.accuracy, "entropy": truth.entropy}
+    numbers = answer[:1] if task.differentiates else answer
+    for (name, want), got in zip(wanted.items(), numbers, strict=False):
+        tolerance = max(_TOLERANCE[arithmetic], _TOLERANCE[got.dtype.name])
+        if not abs(float(got) - want) <= tolerance * abs(want):
+            raise _wrong(who, task, name, got, want)
     if task.differentiates:
-        gradient = answer[1][truth.sample]
-        allowed = _TOLERANCE[task.dtype] * truth.unit + _smallest(task.dtype)
-        wrong = ~(np.abs(gradient.astype(np.float64) - truth.gradient) <= allowed)
-        if wrong.any():
-            at = tuple(int(index[0]) for index in wrong.nonzero())
-            place = (int(truth.sample[at[0]]), *at[1:])
-            raise AnswerError(
-                f"{where} answers gradient{list(place)} {float(gradient[at]):.9g}, expected {truth.gradient[at]:.9g}"
-            )
+        _check_gradient(task, truth, answer[1], who)
+
+
+def _check_gradient(task: Task, truth: Truth, gradient: Array, who: str) -> None:
+    gradient = gradient[truth.sample]
+    allowed = _TOLERANCE[task.dtype] * truth.unit + _smallest(task.dtype)
+    wrong = ~(np.abs(gradient.astype(np.float64) - truth.gradient) <= allowed)
+    if wrong.any():
+        at = tuple(int(index[0]) for index in wrong.nonzero())
+        place = [int(truth.sample[at[0]]), *at[1:]]
+        raise _wrong(who, task, f"gradient{place}", gradient[at], truth.gradient[at])
+
+
+def _wrong(who: str, task: Task, what: str, got: Any, want: float) -> AnswerError:
+    return AnswerError(f"{who} answers {what} = {float(got):.9g} to {task}; expected {want:.9g}")
 
 
 def _smallest(dtype: str) -> float:
@@ -79,7 +85,7 @@ def _smallest(dtype: str) -> float:
     return float(np.finfo(np.float32).tiny)  # of the same exponents
 
 
-def _count(loss: str, shape: tuple[int, ...]) -> int:
+def _count(loss: str, shape: Shape) -> int:
     return prod(shape) // (1 if LOSSES[loss].target == "labels" else shape[1])
 
 
@@ -87,7 +93,7 @@ def _totals(loss: str, x: Array, y: Array) -> Array:
     """Sums over a block: of the loss, of correct predictions, of entropies."""
     if LOSSES[loss].target == "labels":
         z, t = x.astype(np.float64), y.astype(np.float64)
-        return np.array([(np.logaddexp(0, z) - z * t).sum(), 0, 0])
+        return np.array([(np.logaddexp(0, z) - z * t).sum(), np.count_nonzero((z > 0) == t), 0])
     z, t, _ = _rows(loss, x, y)
     lse, p = _softmax(z)
     losses = t.sum(1) * lse - (t * z).sum(1) + LOSSES[loss].options.get("z_loss", 0.0) * lse**2

@@ -7,16 +7,19 @@ import torch
 from torch.nn import functional
 
 from ...arrays import Array, adopt, give
-from ..cases import LOSSES, Inputs, Task
+from ..cases import LOSSES, Task
+from ..inputs import Inputs
 from ..turns import Contender
 
-Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+Function = Callable[..., Any]
 
 
 def cross_entropy(
     x: Any, y: Any, label_smoothing: float = 0.0, z_loss: float = 0.0, softcap: float | None = None
 ) -> Any:
-    """The mean loss."""
+    """The mean loss, in float32 where 16 bits overflow or lose too much."""
+    if x.itemsize == 2 and (label_smoothing or softcap is not None):
+        x = x.float()
     if softcap is not None:
         x = softcap * torch.tanh(x / softcap)
     loss = functional.cross_entropy(x, y, label_smoothing=label_smoothing)
@@ -29,41 +32,47 @@ def binary_cross_entropy(x: Any, y: Any) -> Any:
 
 
 def evaluate(x: Any, y: Any) -> Any:
-    """Mean loss, accuracy, mean entropy."""
+    """The mean loss, the accuracy, the mean entropy."""
     log_p = torch.log_softmax(x, 1)
-    accuracy = (log_p.argmax(1) == y).float().mean()
+    accuracy = (x.argmax(1) == y).float().mean()
     return functional.nll_loss(log_p, y), accuracy, -(log_p.exp() * log_p).sum(1).mean()
 
 
-def contender(task: Task, inputs: Inputs, threads: int, wrap: Wrap = lambda function: function) -> Contender | None:
-    """Give a call with tensors that share the arrays' memory; `wrap` compiles, where that is wanted."""
+def evaluate_binary(x: Any, y: Any) -> Any:
+    """The mean loss, the accuracy."""
+    return binary_cross_entropy(x, y), ((x > 0) == (y > 0)).float().mean()
+
+
+def contender(task: Task, inputs: Inputs, threads: int, wrap: Callable[[Function], Function] | None = None) -> Any:
+    """Give a call with tensors that share the arrays' memory, of functions that `wrap` has compiled, say."""
     if task.case in ("buffer", "in-place"):
         return None
     torch.set_num_threads(threads)
-    like, loss = torch.empty(0), LOSSES[task.loss]
-    x, y = give(inputs.x, like), give(inputs.y, like)
+    loss, like = LOSSES[task.loss], torch.empty(0)
+    x, y, options = give(inputs.x, like), give(inputs.y, like), dict(loss.options)
     if task.case == "evaluate":
-        run = wrap(evaluate)
-        return Contender(lambda: _without_graph(run, x, y)) if task.loss == "hard" else None
-    run, options = wrap(globals()[loss.function]), dict(loss.options)
-    if task.case == "loss":
-        return Contender(lambda: (_without_graph(run, x, y, **options),))
-    x.requires_grad_()
-
-    def differentiate() -> Any:
-        x.grad = None
-        value = run(x, y, **options)
-        value.backward()
-        return value, x.grad
-
-    return Contender(differentiate)
+        function = evaluate_binary if loss.target == "labels" else evaluate
+    else:
+        function = globals()[loss.function]
+    run = wrap(function) if wrap else function
+    if task.differentiates:
+        x.requires_grad_()
+        return Contender(lambda: _differentiated(run, x, y, options))
+    return Contender(lambda: _plain(run, x, y, options))
 
 
-def _without_graph(run: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def _plain(run: Function, x: Any, y: Any, options: dict[str, float]) -> Any:
     with torch.no_grad():
-        return run(*args, **options)
+        return run(x, y, **options)
 
 
-def answer(result: tuple[Any, ...]) -> tuple[Array, ...]:
+def _differentiated(run: Function, x: Any, y: Any, options: dict[str, float]) -> Any:
+    x.grad = None
+    value = run(x, y, **options)
+    value.backward()
+    return value, x.grad
+
+
+def answer(result: Any) -> tuple[Array, ...]:
     """As NumPy arrays."""
-    return tuple(adopt(each, "an answer") for each in result)
+    return tuple(adopt(each, "an answer") for each in (result if isinstance(result, tuple) else (result,)))

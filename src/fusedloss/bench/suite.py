@@ -1,0 +1,131 @@
+"""Running tasks: contenders enter when they answer right, and take turns with the ceilings."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from math import prod
+from statistics import quantiles
+from typing import TypedDict
+
+from ..errors import OptionError
+from ..threads import get_num_threads
+from .cases import CASES, Shape, Task, shape_text
+from .ceilings import ceilings
+from .inputs import Inputs
+from .machine import memory
+from .oracle import Truth, check, truth
+from .peers import OURS, load
+from .turns import Contender, Seconds, ratio, take_turns
+
+BUDGET = 2.0  # seconds that a contender may take for a task beyond its first rounds
+
+
+class Timing(TypedDict):
+    """What came of a contender in a task.
+
+    ``seconds`` is a call's median, ``quartiles`` its first and third. ``share_of_ceiling`` is None where arrays are too
+    small for one. ``times_ours`` says how many times longer than the library the contender takes. Both are medians of
+    the rounds' ratios.
+    """
+
+    seconds: float
+    quartiles: list[float]
+    rounds: int
+    gigabytes_per_second: float
+    share_of_ceiling: float | None
+    times_ours: float
+
+
+class Result(TypedDict):
+    """A task, the bytes that it moves at the least, what memory allows, and what came of every contender."""
+
+    loss: str
+    case: str
+    shape: list[int]
+    dtype: str
+    bytes_moved: int
+    ceilings: dict[str, float]
+    contenders: dict[str, Timing]
+
+
+def run(
+    tasks: Iterable[Task], peers: Sequence[str], rounds: int, tick: Callable[[], object] = lambda: None
+) -> Iterator[Result]:
+    """Time the library and peers on tasks, those of the same arrays together.
+
+    Raises
+    ------
+    AnswerError
+        If a contender is wrong.
+    OptionError
+        If there is not enough memory.
+    """
+    for (loss, shape, dtype), group in groupby(tasks, lambda task: (task.loss, task.shape, task.dtype)):
+        _require_memory(shape, dtype)
+        try:
+            inputs = Inputs(loss, shape, dtype)
+            right, bounds = truth(loss, inputs), ceilings(inputs)
+            for task in group:
+                yield _timed(task, inputs, right, bounds, peers, rounds, tick)
+        except MemoryError as error:
+            raise OptionError(
+                f"not enough memory for {shape_text(shape)} {dtype}; --shapes takes smaller ones"
+            ) from error
+
+
+def enter(who: str, task: Task, inputs: Inputs, right: Truth) -> Contender | None:
+    """Make a contender and have it answer; None if it has nothing for the task.
+
+    Raises
+    ------
+    AnswerError
+        If it is wrong.
+    """
+    peer = load(who)
+    contender: Contender | None = peer.contender(task, inputs, get_num_threads())
+    if contender is not None:
+        if contender.setup:
+            contender.setup()
+        check(task, right, peer.answer(contender.call()), who)
+    return contender
+
+
+def _timed(
+    task: Task, inputs: Inputs, right: Truth, bounds: Mapping[str, Contender], peers: Sequence[str], rounds: int,
+    tick: Callable[[], object],
+) -> Result:  # fmt: skip
+    entered = {who: enter(who, task, inputs, right) for who in (OURS, *peers)}
+    contenders = {who: contender for who, contender in entered.items() if contender is not None}
+    seconds = take_turns({**bounds, **contenders}, rounds, BUDGET, tick)
+    moved = inputs.moved(task)
+    read = inputs.x.nbytes + inputs.y.nbytes
+    allowed = {"read": read, "copy": read + inputs.x.nbytes}
+    return Result(
+        loss=task.loss, case=task.case, shape=list(task.shape), dtype=task.dtype, bytes_moved=moved,
+        ceilings={name: allowed[name] / quartiles(seconds[name])[1] / 1e9 for name in bounds},
+        contenders={who: _timing(seconds, who, moved, CASES[task.case].ceiling) for who in contenders},
+    )  # fmt: skip
+
+
+def _timing(seconds: Seconds, who: str, moved: int, ceiling: str) -> Timing:
+    low, middle, high = quartiles(seconds[who])
+    return Timing(
+        seconds=middle, quartiles=[low, high], rounds=len(seconds[who]), gigabytes_per_second=moved / middle / 1e9,
+        share_of_ceiling=ratio(seconds, ceiling, who) if ceiling in seconds else None,
+        times_ours=ratio(seconds, who, OURS),
+    )  # fmt: skip
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """Compute the first quartile, the median and the third of one value or more."""
+    return quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+
+
+def _require_memory(shape: Shape, dtype: str) -> None:
+    """Refuse what cannot fit: logits and a gradient."""
+    width = {"float64": 8, "float32": 4}.get(dtype, 2)
+    needed, there = 2 * prod(shape) * width, memory()
+    if there is not None and needed > there:
+        raise OptionError(
+            f"{shape_text(shape)} {dtype} takes {needed / 1e9:.3g} GB with its gradient, "
+            f"but this computer has {there / 1e9:.3g} GB; --shapes takes smaller ones"
+        )
