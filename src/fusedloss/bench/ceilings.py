@@ -63,4 +63,4 @@ def _reading(array: Array) -> Callable[[], float]:
 def _whole(array: Array) -> int:
     if not array.flags.c_contiguous:
         raise ValueError(f"an array has strides {array.strides}, expected a contiguous one")
-    return array.nbytes // TURN * TURN
+    return array.nbytes // int(TURN) * int(TURN)

@@ -33,15 +33,15 @@ class Inputs:
     def __init__(self, loss: str, shape: Shape, dtype: str) -> None:
         rng = np.random.default_rng(0)
         kind = bfloat16("dtype") if dtype == "bfloat16" else np.dtype(dtype)
-        real = np.dtype(np.float64 if dtype == "float64" else np.float32)
-        x: Array = rng.standard_normal(shape, dtype=real)
+        real = np.float64 if dtype == "float64" else np.float32
+        x: Array = rng.standard_normal(shape, real)
         target = LOSSES[loss].target
         if target == "labels":
             self.y: Array = (rng.random(shape, np.float32) < 0.5).astype(kind)
         else:
             classes = rng.integers(0, shape[1], (shape[0], *shape[2:]))
             at = np.expand_dims(classes, 1)
-            np.put_along_axis(x, at, np.take_along_axis(x, at, 1) + real.type(_RAISED), 1)
+            np.put_along_axis(x, at, np.take_along_axis(x, at, 1) + real(_RAISED), 1)
             self.y = classes if target == "hard" else _distributions(rng, shape, real).astype(kind)
         self.x: Array = x.astype(kind, copy=False)
 
@@ -58,8 +58,8 @@ class Inputs:
         return self.x.nbytes + self.y.nbytes + written
 
 
-def _distributions(rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    y: Array = rng.standard_exponential(shape, dtype=dtype)
+def _distributions(rng: np.random.Generator, shape: Shape, dtype: type[np.float32 | np.float64]) -> Array:
+    y: Array = rng.standard_exponential(shape, dtype)
     y /= y.sum(1, keepdims=True)
     return y
 

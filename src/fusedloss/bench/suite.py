@@ -1,9 +1,9 @@
 """Running tasks: contenders enter when they answer right, and take turns with the ceilings."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from math import prod
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import TypedDict
 
 from ..errors import OptionError
@@ -13,7 +13,7 @@ from .ceilings import ceilings
 from .inputs import Inputs
 from .machine import memory
 from .oracle import Truth, check, truth
-from .peers import OURS, load
+from .peers import OURS, contenders, load
 from .turns import Contender, Seconds, ratio, take_turns
 
 BUDGET = 2.0  # seconds that a contender may take for a task beyond its first rounds
@@ -62,18 +62,23 @@ def run(
     for (loss, shape, dtype), group in groupby(tasks, lambda task: (task.loss, task.shape, task.dtype)):
         _require_memory(shape, dtype)
         try:
-            inputs = Inputs(loss, shape, dtype)
-            right, bounds = truth(loss, inputs), ceilings(inputs)
-            for task in group:
-                yield _timed(task, inputs, right, bounds, peers, rounds, tick)
+            yield from _on_the_same_arrays(Inputs(loss, shape, dtype), list(group), peers, rounds, tick)
         except MemoryError as error:
-            raise OptionError(
-                f"not enough memory for {shape_text(shape)} {dtype}; --shapes takes smaller ones"
-            ) from error
+            what = f"{shape_text(shape)} {dtype}"
+            raise OptionError(f"not enough memory for {what}; --shapes takes smaller ones") from error
 
 
-def enter(who: str, task: Task, inputs: Inputs, right: Truth) -> Contender | None:
-    """Make a contender and have it answer; None if it has nothing for the task.
+def _on_the_same_arrays(
+    inputs: Inputs, tasks: Sequence[Task], peers: Sequence[str], rounds: int, tick: Callable[[], object]
+) -> Iterator[Result]:
+    right, bounds = truth(tasks[0].loss, inputs), ceilings(inputs)
+    for task in tasks:
+        entered = {who: enter(who, task, inputs, right) for who in contenders(task, peers)}
+        yield result(task, inputs, take_turns({**bounds, **entered}, rounds, BUDGET, tick))
+
+
+def enter(who: str, task: Task, inputs: Inputs, right: Truth) -> Contender:
+    """Make a contender and have it answer.
 
     Raises
     ------
@@ -81,33 +86,27 @@ def enter(who: str, task: Task, inputs: Inputs, right: Truth) -> Contender | Non
         If it is wrong.
     """
     peer = load(who)
-    contender: Contender | None = peer.contender(task, inputs, get_num_threads())
-    if contender is not None:
-        if contender.setup:
-            contender.setup()
-        check(task, right, peer.answer(contender.call()), who)
+    contender: Contender = peer.contender(task, inputs, get_num_threads())
+    if contender.setup:
+        contender.setup()
+    check(task, right, peer.answer(contender.call()), who)
     return contender
 
 
-def _timed(
-    task: Task, inputs: Inputs, right: Truth, bounds: Mapping[str, Contender], peers: Sequence[str], rounds: int,
-    tick: Callable[[], object],
-) -> Result:  # fmt: skip
-    entered = {who: enter(who, task, inputs, right) for who in (OURS, *peers)}
-    contenders = {who: contender for who, contender in entered.items() if contender is not None}
-    seconds = take_turns({**bounds, **contenders}, rounds, BUDGET, tick)
-    moved = inputs.moved(task)
+def result(task: Task, inputs: Inputs, seconds: Seconds) -> Result:
+    """Sum up the turns of the ceilings and of contenders, the library among them."""
+    moved, ceiling = inputs.moved(task), CASES[task.case].ceiling
     read = inputs.x.nbytes + inputs.y.nbytes
-    allowed = {"read": read, "copy": read + inputs.x.nbytes}
+    bounds = {name: size for name, size in (("read", read), ("copy", read + inputs.x.nbytes)) if name in seconds}
     return Result(
         loss=task.loss, case=task.case, shape=list(task.shape), dtype=task.dtype, bytes_moved=moved,
-        ceilings={name: allowed[name] / quartiles(seconds[name])[1] / 1e9 for name in bounds},
-        contenders={who: _timing(seconds, who, moved, CASES[task.case].ceiling) for who in contenders},
+        ceilings={name: size / median(seconds[name]) / 1e9 for name, size in bounds.items()},
+        contenders={who: _timing(seconds, who, moved, ceiling) for who in seconds if who not in bounds},
     )  # fmt: skip
 
 
 def _timing(seconds: Seconds, who: str, moved: int, ceiling: str) -> Timing:
-    low, middle, high = quartiles(seconds[who])
+    low, middle, high = _quartiles(seconds[who])
     return Timing(
         seconds=middle, quartiles=[low, high], rounds=len(seconds[who]), gigabytes_per_second=moved / middle / 1e9,
         share_of_ceiling=ratio(seconds, ceiling, who) if ceiling in seconds else None,
@@ -115,8 +114,7 @@ def _timing(seconds: Seconds, who: str, moved: int, ceiling: str) -> Timing:
     )  # fmt: skip
 
 
-def quartiles(values: Sequence[float]) -> list[float]:
-    """Compute the first quartile, the median and the third of one value or more."""
+def _quartiles(values: Sequence[float]) -> list[float]:
     return quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
 
 

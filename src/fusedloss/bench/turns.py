@@ -9,8 +9,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 _TURN = 2e-3  # seconds that a turn of short calls lasts at least
+_SLOW = 50e-3  # seconds of a call beyond which it is estimated by one
 _PAUSE = 2e-3  # seconds before a turn, for threads of another contender that still spin
-_LEAST = 3  # rounds that every contender takes, however slow
+LEAST = 3  # rounds that every contender takes, however slow
 
 Seconds = dict[str, list[float]]
 
@@ -46,13 +47,13 @@ def take_turns(
     """
     shuffled, order = random.Random(0), list(contenders)  # noqa: S311 (an order, not a secret)
     seconds: Seconds = {name: [] for name in contenders}
-    numbers = {name: _calls_a_turn(contender) for name, contender in contenders.items()}
+    numbers = {name: calls_a_turn(once(contender)) for name, contender in contenders.items()}
     with _no_garbage_collection():
         for number in range(rounds):
             shuffled.shuffle(order)
             for name in order:
-                if number < _LEAST or sum(seconds[name]) * numbers[name] < budget:
-                    seconds[name].append(_turn(contenders[name], numbers[name]))
+                if number < LEAST or sum(seconds[name]) * numbers[name] < budget:
+                    seconds[name].append(turn(contenders[name], numbers[name]))
             tick()
     return seconds
 
@@ -62,11 +63,19 @@ def ratio(seconds: Seconds, of: str, to: str) -> float:
     return median(a / b for a, b in zip(seconds[of], seconds[to], strict=False))
 
 
-def _calls_a_turn(contender: Contender) -> int:
-    return max(1, int(_TURN / _turn(contender, 1)))
+def calls_a_turn(seconds: float) -> int:
+    """Tell how many calls of so many seconds make a turn."""
+    return max(1, int(_TURN / seconds))
 
 
-def _turn(contender: Contender, number: int) -> float:
+def once(contender: Contender) -> float:
+    """Estimate the seconds of a call: the least of some, where they are short."""
+    first = turn(contender)
+    return first if first > _SLOW else min(first, turn(contender), turn(contender))
+
+
+def turn(contender: Contender, number: int = 1) -> float:
+    """Take a turn of so many calls, and give the seconds of one."""
     call = contender.call
     time.sleep(_PAUSE)
     if contender.setup:

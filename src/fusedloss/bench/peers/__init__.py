@@ -1,8 +1,8 @@
 """Who takes part: a module a framework, imported when it is asked for.
 
-Each module has ``contender(task, inputs, threads)``, which converts the inputs and gives what is timed, or None where
-the framework has nothing for the task; and ``answer(result)``, which makes a tuple of NumPy arrays of a result. Each
-peer is called as its users call it, in the fastest way that answers right.
+Each module has ``contender(task, inputs, threads)``, which converts the inputs and gives what is timed, for every task
+that the peer serves; and ``answer(result)``, which makes a tuple of NumPy arrays of a result. Each peer is called as
+its users call it, in the fastest way that answers right.
 """
 
 import importlib
@@ -11,18 +11,43 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
+from math import prod
 from types import ModuleType
 from typing import NamedTuple
 
 from ...errors import OptionError
+from ..cases import Task
+
+_MOST = 1 << 26  # elements for scikit-learn, which makes several arrays of eight bytes an element
 
 
 class Peer(NamedTuple):
-    """The module of a peer, the packages it needs, and what else keeps it from running here: "" for nothing."""
+    """The module of a peer, the packages it needs, the tasks it serves, and what else keeps it from running, if any."""
 
     module: str
     packages: tuple[str, ...]
+    serves: Callable[[Task], bool]
     obstacle: Callable[[], str] = lambda: ""
+
+
+def _any(task: Task) -> bool:
+    """What frameworks have: gradients in new arrays."""
+    return task.case not in ("buffer", "in-place")
+
+
+def _last_axis(task: Task) -> bool:
+    """What has its classes on the last axis."""
+    return _any(task) and len(task.shape) == 2
+
+
+def _plain(task: Task) -> bool:
+    """Losses without options, of 32 bits or more."""
+    return _any(task) and task.loss == "hard" and task.dtype in ("float32", "float64")
+
+
+def _plain_loss(task: Task) -> bool:
+    """The loss alone, of rows of two classes or more."""
+    return _plain(task) and _last_axis(task) and task.case == "loss" and task.shape[1] > 1 and prod(task.shape) <= _MOST
 
 
 def _no_compiler() -> str:
@@ -33,13 +58,13 @@ def _no_compiler() -> str:
 
 OURS = "fusedloss"
 PEERS = {
-    "torch": Peer("torch", ("torch",)),
-    "torch.compile": Peer("torch_compile", ("torch",), _no_compiler),
-    "jax": Peer("jax", ("jax", "optax")),
-    "tensorflow": Peer("tensorflow", ("tensorflow",)),
-    "numpy": Peer("numpy", ("numpy",)),
-    "scipy": Peer("scipy", ("scipy",)),
-    "sklearn": Peer("sklearn", ("sklearn", "scipy")),
+    "torch": Peer("torch", ("torch",), _any),
+    "torch.compile": Peer("torch_compile", ("torch",), _any, _no_compiler),
+    "jax": Peer("jax", ("jax", "optax"), _any),
+    "tensorflow": Peer("tensorflow", ("tensorflow",), _last_axis),
+    "numpy": Peer("numpy", ("numpy",), _any),
+    "scipy": Peer("scipy", ("scipy",), _plain),
+    "sklearn": Peer("sklearn", ("sklearn", "scipy"), _plain_loss),
 }
 
 
@@ -67,6 +92,11 @@ def chosen(names: Iterable[str]) -> list[str]:
         if reason := obstacle(name):
             raise OptionError(f"{name} {reason}; these can be compared: {', '.join(available())}")
     return names
+
+
+def contenders(task: Task, peers: Iterable[str]) -> list[str]:
+    """Name the library and those of the peers that serve a task."""
+    return [OURS, *(name for name in peers if PEERS[name].serves(task))]
 
 
 def load(name: str) -> ModuleType:

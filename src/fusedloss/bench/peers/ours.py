@@ -15,7 +15,7 @@ from ..turns import Contender
 def contender(task: Task, inputs: Inputs, threads: int) -> Contender:
     """Give a call with NumPy arrays."""
     loss, x, y = LOSSES[task.loss], inputs.x, inputs.y
-    function, options = getattr(fl, loss.function), dict(loss.options)
+    function, options = getattr(fl, loss.function), dict[str, Any](loss.options)
     if x.ndim > 2 and loss.target != "labels":
         options["axis"] = 1
     if task.case == "loss":

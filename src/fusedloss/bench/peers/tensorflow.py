@@ -61,10 +61,8 @@ def value_and_grad(function: Any) -> Any:
     return both
 
 
-def contender(task: Task, inputs: Inputs, threads: int) -> Contender | None:
+def contender(task: Task, inputs: Inputs, threads: int) -> Contender:
     """Give a call with TensorFlow's own tensors."""
-    if task.case in ("buffer", "in-place") or inputs.x.ndim > 2:
-        return None
     tf.get_logger().setLevel("ERROR")  # or it warns of functions made in a loop, which is what is wanted here
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)

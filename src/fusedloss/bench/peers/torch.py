@@ -43,10 +43,10 @@ def evaluate_binary(x: Any, y: Any) -> Any:
     return binary_cross_entropy(x, y), ((x > 0) == (y > 0)).float().mean()
 
 
-def contender(task: Task, inputs: Inputs, threads: int, wrap: Callable[[Function], Function] | None = None) -> Any:
+def contender(
+    task: Task, inputs: Inputs, threads: int, wrap: Callable[[Function], Function] | None = None
+) -> Contender:
     """Give a call with tensors that share the arrays' memory, of functions that `wrap` has compiled, say."""
-    if task.case in ("buffer", "in-place"):
-        return None
     torch.set_num_threads(threads)
     loss, like = LOSSES[task.loss], torch.empty(0)
     x, y, options = give(inputs.x, like), give(inputs.y, like), dict(loss.options)

@@ -1,0 +1,77 @@
+"""The suite as benchmarks: ``pytest bench``, ``pytest bench --quick``, ``pytest bench -k "32768x1000 and torch"``.
+
+Every contender is compared with float64 before it is timed. Before each of its rounds the ceilings and the library take
+a turn, so that ratios are of the same moments.
+"""
+
+from typing import Any
+
+import pytest
+
+from fusedloss.bench.cases import Task
+from fusedloss.bench.ceilings import ceilings
+from fusedloss.bench.inputs import Inputs
+from fusedloss.bench.oracle import Truth, truth
+from fusedloss.bench.peers import OURS
+from fusedloss.bench.suite import BUDGET, Result, enter, result
+from fusedloss.bench.turns import LEAST, Contender, calls_a_turn, once, take_turns, turn
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
+
+Arrays = tuple[Inputs, Truth, dict[str, Contender]]
+_held: dict[Any, Arrays] = {}
+
+
+def arrays(task: Task) -> Arrays:
+    """The arrays of a task, what is true of them and their ceilings, held until others are asked for."""
+    key = task._replace(case="")
+    if key not in _held:
+        _held.clear()
+        inputs = Inputs(task.loss, task.shape, task.dtype)
+        _held[key] = inputs, truth(task.loss, inputs), ceilings(inputs)
+    return _held[key]
+
+
+def test_speed(benchmark: Any, task: Task, who: str, rounds: int, results: list[Result]):
+    inputs, right, others = arrays(task)
+    contender = enter(who, task, inputs, right)
+    if who != OURS:
+        others = {**others, OURS: enter(OURS, task, inputs, right)}
+    seconds_once = once(contender)
+    rounds, number = min(rounds, max(LEAST, int(BUDGET / seconds_once))), calls_a_turn(seconds_once)
+    benchmark.group = str(task)
+    if number == 1:
+        seconds = interleaved(benchmark, contender, others, rounds)
+    else:
+        seconds = take_turns(others, rounds)
+        benchmark.pedantic(contender.call, rounds=rounds, iterations=number, warmup_rounds=1)
+    if benchmark.stats is not None:  # it is None with --benchmark-disable
+        found = result(task, inputs, {**seconds, who: benchmark.stats.stats.data})
+        results.append(found)
+        benchmark.extra_info.update(found["contenders"][who], bytes_moved=found["bytes_moved"], **found["ceilings"])
+
+
+def interleaved(
+    benchmark: Any, contender: Contender, others: dict[str, Contender], rounds: int
+) -> dict[str, list[float]]:
+    """Time a contender; give the seconds of the others, each of which took a turn before it."""
+    seconds: dict[str, list[float]] = {name: [] for name in others}
+
+    def setup() -> None:
+        for name, other in others.items():
+            seconds[name].append(turn(other))
+        if contender.setup:
+            contender.setup()
+
+    benchmark.pedantic(contender.call, setup=setup, rounds=rounds)
+    return seconds
+
+
+@pytest.mark.parametrize("kind", ["read", "copy"])
+def test_ceiling(benchmark: Any, kind: str):
+    inputs, _, bounds = arrays(Task("hard", "loss", (32768, 1000), "float32"))
+    benchmark.group = "ceilings of 32768x1000 float32"
+    benchmark.pedantic(bounds[kind].call, rounds=15, warmup_rounds=1)
+    if benchmark.stats is not None:
+        moved = inputs.x.nbytes * (2 if kind == "copy" else 1) + inputs.y.nbytes
+        benchmark.extra_info.update(bytes_moved=moved, gigabytes_per_second=moved / benchmark.stats.stats.median / 1e9)
