@@ -23,6 +23,7 @@ from fusedloss.bench.suite import enter
 from fusedloss.bench.turns import Contender, ratio, take_turns
 
 from .record import save
+from .scaling import threaded
 
 LARGE = [(32768, 1000), (4096, 32000), (1024, 128256)]
 SMALL = [(65536, 10), (65536, 128)]
@@ -140,26 +141,10 @@ def of_threads(shape: Shape) -> Group:
     cases = {case: a.run(case) for case in ("loss", "buffer")} | {name: a.ceiling(name) for name in ("read", "copy")}
     for case, make in cases.items():
         one, all_ = f"{case}, 1 thread", f"{case}, {many} threads"
-        group.contenders.update({one: threaded(make, 1), all_: threaded(make, many)})
+        group.contenders[one] = lambda make=make: threaded(make(), 1)
+        group.contenders[all_] = lambda make=make: threaded(make(), many)
         group.rows.append(Row(f"{many} threads / 1", f"{shape_text(shape)} {case}", 1.85, 1.95, (one,), all_))
     return group
-
-
-def threaded(make: Callable[[], Contender], threads: int) -> Callable[[], Contender]:
-    """The same with another number of threads, which are started before the clock is."""
-
-    def build() -> Contender:
-        call, setup = make()
-
-        def prepare() -> None:
-            fl.set_num_threads(threads)
-            for step in (setup, call, setup):
-                if step:
-                    step()
-
-        return Contender(call, prepare)
-
-    return build
 
 
 def of_options(shape: Shape, case: str) -> Group:

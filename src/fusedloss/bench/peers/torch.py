@@ -67,10 +67,8 @@ def _plain(run: Function, x: Any, y: Any, options: dict[str, float]) -> Any:
 
 
 def _differentiated(run: Function, x: Any, y: Any, options: dict[str, float]) -> Any:
-    x.grad = None
     value = run(x, y, **options)
-    value.backward()
-    return value, x.grad
+    return value, *torch.autograd.grad(value, x)
 
 
 def answer(result: Any) -> tuple[Array, ...]:
