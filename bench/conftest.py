@@ -57,8 +57,8 @@ def merged(results: Iterable[Result]) -> list[Result]:
     tasks: dict[str, Any] = {}
     for result in results:
         key = str([result[name] for name in ("loss", "case", "shape", "dtype")])
-        contenders = {**result["contenders"], **tasks.get(key, result)["contenders"]}
-        tasks[key] = {**tasks.get(key, result), "contenders": contenders}
+        task = tasks.setdefault(key, {**result, "contenders": {}})
+        task["contenders"] |= {who: it for who, it in result["contenders"].items() if who not in task["contenders"]}
     return list(tasks.values())
 
 

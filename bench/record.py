@@ -17,7 +17,7 @@ def save(name: str | Path, told: dict[str, Any]) -> None:
         file.write((json.dumps(told, indent=2, allow_nan=False) + "\n").encode())
 
 
-def load(name: str) -> dict[str, Any] | None:
+def load(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
     """What was last kept under a name, if anything was."""
-    path = FOLDER / f"{name}.json"
+    path = folder / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -1,6 +1,7 @@
 """What is timed: losses, what is asked of them, shapes and dtypes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import product
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -66,15 +67,10 @@ def shape_text(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def tasks(
-    losses: Iterable[str], shapes: Iterable[Shape], dtypes: Iterable[str], cases: Iterable[str]
-) -> Iterator[Task]:
-    """Combine all with all, those of the same arrays one after another; only targets that are given are evaluated."""
-    shapes, dtypes, cases = tuple(shapes), tuple(dtypes), tuple(cases)
-    for loss in losses:
-        for shape in shapes:
-            for dtype in dtypes:
-                yield from (Task(loss, case, shape, dtype) for case in cases if case != "evaluate" or _plain(loss))
+def tasks(losses: Iterable[str], shapes: Iterable[Shape], dtypes: Iterable[str], cases: Iterable[str]) -> list[Task]:
+    """Combine all with all, those of the same arrays one after another; only losses without options are evaluated."""
+    combined = (Task(loss, case, shape, dtype) for loss, shape, dtype, case in product(losses, shapes, dtypes, cases))
+    return [task for task in combined if task.case != "evaluate" or _plain(task.loss)]
 
 
 def _plain(loss: str) -> bool:

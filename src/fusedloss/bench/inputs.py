@@ -1,15 +1,13 @@
 """The arrays that losses are timed on."""
 
 from functools import cached_property
-from math import prod
+from math import log, prod
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Array, bfloat16, empty
 from .cases import CASES, LOSSES, Shape, Task
-
-_RAISED = 6.0  # how far the logit of the target lies above the others, as it does once a model has learnt
 
 
 class Inputs:
@@ -39,9 +37,10 @@ class Inputs:
         if target == "labels":
             self.y: Array = (rng.random(shape, np.float32) < 0.5).astype(kind)
         else:
+            # above the others, as once a model has learnt: most are right, and some are not
             classes = rng.integers(0, shape[1], (shape[0], *shape[2:]))
             at = np.expand_dims(classes, 1)
-            np.put_along_axis(x, at, np.take_along_axis(x, at, 1) + real(_RAISED), 1)
+            np.put_along_axis(x, at, np.take_along_axis(x, at, 1) + real(log(shape[1]) / 2), 1)
             self.y = classes if target == "hard" else _distributions(rng, shape, real).astype(kind)
         self.x: Array = x.astype(kind, copy=False)
 

@@ -21,7 +21,7 @@ def run(options: Namespace) -> None:
     if options.threads is not None:
         fl.set_num_threads(options.threads)
     peers = available() if options.against is None else chosen(options.against)
-    wanted = list(tasks(options.losses, options.shapes, options.dtype, options.cases))
+    wanted = tasks(options.losses, options.shapes, options.dtype, options.cases)
     if not wanted:
         raise OptionError("nothing to time: evaluate goes with the losses hard and binary alone")
     with replacing(options.json) if options.json else nullcontext() as file:
