@@ -78,7 +78,7 @@ def first_call(who: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print, write."""
-    results = []
+    here, results = about(), []
     print(f"{'':<24} {'import':>9} {'first call':>11} {'next call':>12}")
     for who in CALLS:
         if who == OURS or not obstacle(who):
@@ -87,7 +87,7 @@ def main() -> None:
                 name = f"{who}, {row['state']}".rstrip(", ")
                 times = f"{row['import']:>7.2f} s {row['first_call']:>9.2f} s {row['next_call'] * 1e6:>9.0f} µs"
                 print(f"{name:<24} {times}", flush=True)
-    save("cold", {**about(), "repeats": REPEATS, "results": results})
+    save("cold", {**here, "repeats": REPEATS, "results": results})
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from fusedloss.bench.machine import about
-from fusedloss.bench.peers import available, chosen, contenders
+from fusedloss.bench.peers import available, chosen
 from fusedloss.bench.suite import Result
 
 from .record import save
-from .selection import SUITE, small
+from .selection import SUITE, compared, small
 
-RESULTS = pytest.StashKey[list[Result]]()
+RESULTS, HERE = pytest.StashKey[list[Result]](), pytest.StashKey[dict[str, Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,8 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin with no result."""
-    config.stash[RESULTS] = []
+    """Begin with no result, and see where this is before anything runs."""
+    config.stash[RESULTS], config.stash[HERE] = [], about()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         option = metafunc.config.getoption
         peers = available() if option("against") is None else chosen(option("against").split(","))
         wanted = [task for task in SUITE if small(task) or not option("quick")]
-        pairs = [(task, who) for task in wanted for who in contenders(task, peers)]
+        pairs = [(task, who) for task in wanted for who in compared(task, peers)]
         metafunc.parametrize(("task", "who"), pairs, ids=[f"{task}, {who}" for task, who in pairs])
 
 
@@ -66,9 +66,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Keep what was found."""
     path, results = session.config.getoption("results"), session.config.stash[RESULTS]
     if path and results and session.exitstatus == pytest.ExitCode.OK:
-        save(path, {**about(), "rounds": session.config.getoption("rounds"), "results": merged(results)})
+        told = {"rounds": session.config.getoption("rounds"), "results": merged(results)}
+        save(path, session.config.stash[HERE] | told)
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Add the machine and the versions to what pytest-benchmark keeps."""
-    machine_info["fusedloss"] = about()
+    machine_info["fusedloss"] = config.stash[HERE]

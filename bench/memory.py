@@ -52,14 +52,14 @@ def main() -> None:
         case, who = given.one
         print(json.dumps(measured(Task("hard", case, SHAPE, "float32"), who)))
         return
-    results = []
+    here, results = about(), []
     print(f"logits of {shape_text(SHAPE)} float32\n{'case':<12} {'contender':<14} {'MB':>8} {'of logits':>10}")
     for case in CASES:
         for who in contenders(Task("hard", case, SHAPE, "float32"), [peer for peer in PEERS if peer in available()]):
             row = told("-m", "bench.memory", "--one", case, who)
             results.append(row)
             print(f"{case:<12} {who:<14} {row['bytes'] / 1e6:>8.0f} {row['of_logits']:>10.2f}", flush=True)
-    save("memory", {**about(), "shape": SHAPE, "dtype": "float32", "results": results})
+    save("memory", {**here, "shape": SHAPE, "dtype": "float32", "results": results})
 
 
 if __name__ == "__main__":

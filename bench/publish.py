@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from fusedloss.bench.peers import OURS
@@ -54,18 +55,21 @@ def where(told: Row) -> str:
 def section(told: Row, results: Sequence[Row]) -> str:
     """What the README says of speed."""
     names = ", ".join(f"{name} {told['versions'][name]}" for name in ("torch", "jax") if name in told["versions"])
+    words = (
+        "float32 `cross_entropy` beside what memory allows: its share of a read of the logits for the loss, and of a copy "
+        "past the caches for loss + gradient into a buffer; and how many times faster it is than others, loss / loss + "
+        f"gradient. ▼ marks what it loses. {where(told)}; {names}; all in turns in one run."
+    )
     return f"""## Speed
 
-float32 `cross_entropy` beside what memory allows (its share of a read of the logits for the loss, of a copy past the
-caches for loss + gradient into a buffer), and how many times faster it is than others, loss / loss + gradient. ▼ marks
-what it loses. {where(told)}; {names}; in turns in one run.
+{fill(words, 120)}
 
 {tables.overview(results)}
 
 ![Share of what memory allows](bench/results/speed.svg)
 
 [All results](bench/results/README.md): other losses and dtypes, memory, threads, cold starts. `fusedloss bench`
-measures here.
+measures yours.
 """
 
 

@@ -58,7 +58,7 @@ def scaled(shape: Shape) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print, write."""
-    results = []
+    here, results = about(), []
     print(f"{'shape':<14} {'case':<10} {'threads':>7} {'ms':>9} {'of one':>7}")
     for shape in SHAPES:
         for row in scaled(shape):
@@ -68,7 +68,7 @@ def main() -> None:
                 f"{row['times_one']:>6.2f}x",
                 flush=True,
             )
-    save("scaling", {**about(), "rounds": ROUNDS, "results": results})
+    save("scaling", {**here, "rounds": ROUNDS, "results": results})
 
 
 if __name__ == "__main__":

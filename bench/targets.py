@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="name the rows and leave")
     parser.add_argument("--json", type=Path, help="default: bench/results/targets.json, unless --only is given")
     given = parser.parse_args()
-    results = []
+    here, results = about(), []
     print(f"{'target':<28} {'of':<32} {'least':>6} {'aim':>6} {'reached':>8}  met")
     for group in groups():
         chosen = group.only(given.only)  # the arrays of the last group go when this one takes its name
@@ -214,7 +214,7 @@ def main() -> None:
                 results.append(told)
                 print(line(told), flush=True)
     if results and (given.json or not given.only):
-        save(given.json or "targets", {**about(), "rounds": given.rounds, "results": results})
+        save(given.json or "targets", {**here, "rounds": given.rounds, "results": results})
 
 
 if __name__ == "__main__":

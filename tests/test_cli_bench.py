@@ -41,7 +41,7 @@ class TestResults:
         assert told["machine"]["threads"] == fl.get_num_threads()
         assert told["versions"]["numpy"] == np.__version__
         assert [each["case"] for each in told["results"]] == ["loss", "gradient", "buffer", "in-place", "evaluate"]
-        lines = out.splitlines()
+        lines = [line for line in out.splitlines() if "expect noise" not in line]
         assert lines[3] == "cross_entropy, 32x10 float32"
         cells = [(each["case"], who, it) for each in told["results"] for who, it in each["contenders"].items()]
         assert len(lines) == 5 + len(cells) == 5 + 3 * 3 + 2
@@ -80,6 +80,12 @@ class TestResults:
                 assert (timing["share_of_ceiling"] is not None) == large
                 moved = timing["gigabytes_per_second"] * timing["seconds"] * 1e9
                 assert moved == pytest.approx(each["bytes_moved"])
+
+    def test_a_busy_computer_is_said_to_be(self, monkeypatch, capsys):
+        for load, said in ((0.0, False), (99.0, True)):
+            monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0), raising=False)
+            assert run("--cases", "loss", "--against", "none") == 0
+            assert ("busy (load 99.0): expect noise" in capsys.readouterr().out) == said
 
     def test_default_peers_are_those_installed(self, monkeypatch, capsys):
         monkeypatch.setattr(peers, "find_spec", lambda name: None if name != "numpy" else object())
@@ -182,6 +188,14 @@ class TestRefusals:
         assert told.startswith(f"numpy answers {'entropy' if wrong == 'evaluate' else wrong}")
         assert f" to {wrong} of hard, 32x10 float32; expected " in told
         assert contents(tmp_path) == {"r.json": b"older"}
+
+    def test_a_peer_that_fails(self, capsys, monkeypatch):
+        def fail(*_: Any, **__: Any) -> None:
+            raise RuntimeError("no such instruction\non this processor")
+
+        monkeypatch.setattr(numpy_peer, "cross_entropy", fail)
+        told = error_of(capsys, "bench", *SMALL, "--cases", "loss", "--against", "numpy", "--quiet")
+        assert told == "numpy fails at loss of hard, 32x10 float32: RuntimeError: no such instruction"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

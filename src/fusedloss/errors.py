@@ -46,4 +46,4 @@ class FileError(FusedLossError, ValueError):
 
 
 class AnswerError(FusedLossError, ArithmeticError):
-    """A contender of a benchmark computes something else than was asked for; the message says what."""
+    """A contender of a benchmark fails, or computes something else than was asked for; the message says what."""

@@ -16,7 +16,7 @@ _PACKAGES = (
 
 
 def about() -> dict[str, Any]:
-    """Tell the date, the machine, and the versions of what is installed."""
+    """Tell the date, the machine, how busy it is now, before anything is measured, and what is installed."""
     there = memory()
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -26,6 +26,7 @@ def about() -> dict[str, Any]:
             "cpus": os.cpu_count(),
             "threads": get_num_threads(),
             "memory_gb": there and round(there / 1e9, 1),
+            "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
             "architecture": platform.machine(),
             "system": platform.platform(),
         },

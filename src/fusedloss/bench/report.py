@@ -15,9 +15,12 @@ def preamble(about: dict[str, Any], peers: Iterable[str], rounds: int) -> str:
     """Tell what is compared, where, and how."""
     machine, versions = about["machine"], about["versions"]
     names = [name for name in dict.fromkeys(_package(peer) for peer in (OURS, *peers)) if name in versions]
+    load = machine["load"] or 0
+    busy = f"\nothers keep this computer busy (load {load}): expect noise" if load > machine["cpus"] / 2 else ""
     return (
         f"{machine['processor']}, vectors of {machine['vectors']}, {machine['threads']} of {machine['cpus']} threads\n"
         f"{', '.join(f'{name} {versions[name]}' for name in names)}; medians of up to {rounds} rounds, taken in turns"
+        f"{busy}"
     )
 
 

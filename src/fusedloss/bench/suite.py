@@ -6,7 +6,7 @@ from math import prod
 from statistics import median, quantiles
 from typing import TypedDict
 
-from ..errors import OptionError
+from ..errors import AnswerError, FusedLossError, OptionError
 from ..threads import get_num_threads
 from .cases import CASES, Shape, Task, shape_text
 from .ceilings import ceilings
@@ -83,13 +83,20 @@ def enter(who: str, task: Task, inputs: Inputs, right: Truth) -> Contender:
     Raises
     ------
     AnswerError
-        If it is wrong.
+        If it is wrong, or fails.
     """
-    peer = load(who)
-    contender: Contender = peer.contender(task, inputs, get_num_threads())
-    if contender.setup:
-        contender.setup()
-    check(task, right, peer.answer(contender.call()), who)
+    try:
+        peer = load(who)
+        contender: Contender = peer.contender(task, inputs, get_num_threads())
+        if contender.setup:
+            contender.setup()
+        answer = peer.answer(contender.call())
+    except (FusedLossError, MemoryError):
+        raise
+    except Exception as error:  # a framework raises what it likes
+        reason = str(error).strip().partition("\n")[0]
+        raise AnswerError(f"{who} fails at {task}: {type(error).__name__}: {reason}") from error
+    check(task, right, answer, who)
     return contender
 
 
