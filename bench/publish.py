@@ -56,9 +56,9 @@ def section(told: Row, results: Sequence[Row]) -> str:
     """What the README says of speed."""
     names = ", ".join(f"{name} {told['versions'][name]}" for name in ("torch", "jax") if name in told["versions"])
     words = (
-        "float32 `cross_entropy` beside what memory allows: its share of a read of the logits for the loss, and of a copy "
-        "past the caches for loss + gradient into a buffer; and how many times faster it is than others, loss / loss + "
-        f"gradient. ▼ marks what it loses. {where(told)}; {names}; all in turns in one run."
+        "float32 `cross_entropy` beside what memory allows: its share of a read of the logits for the loss, and of a "
+        "copy past the caches for loss + gradient into a buffer; and how many times faster it is than others, loss / "
+        f"loss + gradient. ▼ marks what it loses. {where(told)}; {names}; all in turns in one run."
     )
     return f"""## Speed
 

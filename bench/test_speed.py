@@ -14,7 +14,7 @@ from fusedloss.bench.inputs import Inputs
 from fusedloss.bench.oracle import Truth, truth
 from fusedloss.bench.peers import OURS
 from fusedloss.bench.suite import BUDGET, Result, enter, result
-from fusedloss.bench.turns import LEAST, Contender, calls_a_turn, once, take_turns, turn
+from fusedloss.bench.turns import LEAST, Contender, Pace, Seconds, once, pace, prepare, take_turns, turn
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
 
@@ -37,31 +37,30 @@ def test_speed(benchmark: Any, task: Task, who: str, rounds: int, results: list[
     contender = enter(who, task, inputs, right)
     if who != OURS:
         others = {**others, OURS: enter(OURS, task, inputs, right)}
-    seconds_once = once(contender)
-    rounds, number = min(rounds, max(LEAST, int(BUDGET / seconds_once))), calls_a_turn(seconds_once)
+    estimate = once(contender)
+    rounds = min(rounds, max(LEAST, int(BUDGET / estimate)))
     benchmark.group = str(task)
-    if number == 1:
-        seconds = interleaved(benchmark, contender, others, rounds)
-    else:
-        seconds = take_turns(others, rounds)
-        benchmark.pedantic(contender.call, rounds=rounds, iterations=number, warmup_rounds=1)
+    seconds = timed(benchmark, contender, pace(estimate), others, rounds)
     if benchmark.stats is not None:  # it is None with --benchmark-disable
         found = result(task, inputs, {**seconds, who: benchmark.stats.stats.data})
         results.append(found)
-        benchmark.extra_info.update(found["contenders"][who], bytes_moved=found["bytes_moved"], **found["ceilings"])
+        benchmark.extra_info.update(
+            found["contenders"][who], bytes_moved=found["bytes_moved"], ceilings=found["ceilings"]
+        )
 
 
-def interleaved(
-    benchmark: Any, contender: Contender, others: dict[str, Contender], rounds: int
-) -> dict[str, list[float]]:
-    """Time a contender; give the seconds of the others, each of which took a turn before it."""
-    seconds: dict[str, list[float]] = {name: [] for name in others}
+def timed(benchmark: Any, contender: Contender, own: Pace, others: dict[str, Contender], rounds: int) -> Seconds:
+    """Have pytest-benchmark time a contender; give the seconds of the others, who take their turns in between."""
+    if own.calls > 1:  # for this it has no setup
+        benchmark.pedantic(contender.call, rounds=rounds, iterations=own.calls, warmup_rounds=1)
+        return take_turns(others, rounds)
+    paces = {name: pace(once(other)) for name, other in others.items()}
+    seconds: Seconds = {name: [] for name in others}
 
     def setup() -> None:
         for name, other in others.items():
-            seconds[name].append(turn(other))
-        if contender.setup:
-            contender.setup()
+            seconds[name].append(turn(other, paces[name]))
+        prepare(contender, own)
 
     benchmark.pedantic(contender.call, setup=setup, rounds=rounds)
     return seconds

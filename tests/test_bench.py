@@ -2,7 +2,6 @@
 
 import sys
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from fusedloss.bench.ceilings import LEAST as LEAST_BYTES
 from fusedloss.bench.ceilings import ceilings, copier, reader
 from fusedloss.bench.inputs import Inputs
 from fusedloss.bench.oracle import Truth, check, truth
-from fusedloss.bench.turns import LEAST, Contender, ratio, take_turns
+from fusedloss.bench.turns import LEAST, Contender, Pace, pace, ratio, take_turns, turn
 
 SHAPE, DEEP = (24, 10), (3, 5, 4, 2)
 HERE = [name for name in peers.available() if name != "torch.compile"]
@@ -198,15 +197,24 @@ class TestCeilings:
 
 
 class TestTurns:
-    def test_every_contender_takes_every_round_after_its_setup(self):
+    def test_every_contender_takes_every_round(self):
         log: list[str] = []
-        one = Contender(lambda: log.append("a"), lambda: log.append("setup"))
         ticks: list[int] = []
-        seconds = take_turns({"a": one, "b": Contender(lambda: log.append("b"))}, 7, tick=lambda: ticks.append(1))
+        contenders = {name: Contender(lambda name=name: log.append(name)) for name in "ab"}
+        seconds = take_turns(contenders, 7, tick=lambda: ticks.append(1))
         assert {name: len(each) for name, each in seconds.items()} == {"a": 7, "b": 7}
         assert all(second > 0 for each in seconds.values() for second in each)
         assert len(ticks) == 7
-        assert all(after == "a" for before, after in pairwise(log) if before == "setup")
+        assert set(log) == {"a", "b"}
+
+    @pytest.mark.parametrize(("taken", "calls"), [(Pace(3, warm=True), "wsttt"), (Pace(1, warm=False), "st")])
+    def test_a_turn(self, taken, calls):
+        log: list[str] = []
+        turn(Contender(lambda: log.append("t" if "s" in log else "w"), lambda: log.append("s")), taken)
+        assert "".join(log) == calls
+
+    def test_pace(self):
+        assert [pace(seconds) for seconds in (1e-5, 5e-3, 1.0)] == [(200, True), (1, True), (1, False)]
 
     def test_a_slow_contender_leaves(self):
         seconds = take_turns({"a": Contender(lambda: None)}, 20, budget=0)

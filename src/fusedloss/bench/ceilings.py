@@ -43,7 +43,7 @@ def copier(source: Array, out: Array, *others: Array) -> Callable[[], object]:
         raise ValueError(f"out begins at {to}, expected a multiple of {LINE}")
     read_others = reader(*others)
 
-    def run(kept: object = (source, out)) -> object:
+    def run(kept: object = (source, out)) -> object:  # alive as long as their addresses are used
         run_blocks(lambda lo, hi: int(copy(at, to, lo, hi)), size, BLOCK)
         return read_others()
 
@@ -53,7 +53,7 @@ def copier(source: Array, out: Array, *others: Array) -> Callable[[], object]:
 def _reading(array: Array) -> Callable[[], float]:
     at, size, sums = array.ctypes.data, _whole(array), np.zeros(-(-array.nbytes // BLOCK))
 
-    def run(kept: object = array) -> float:
+    def run(kept: object = array) -> float:  # alive as long as its address is used
         run_blocks(lambda lo, hi: int(read(at, sums, BLOCK, lo, hi)), size, BLOCK)
         return float(sums.sum())
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, bfloat16
+from ..arrays import Array
 from ..errors import AnswerError
 from .cases import LOSSES, Shape, Task
 from .inputs import Inputs
@@ -79,10 +79,8 @@ def _wrong(who: str, task: Task, what: str, got: Any, want: float) -> AnswerErro
 
 
 def _smallest(dtype: str) -> float:
-    if dtype != "bfloat16":
-        return float(np.finfo(dtype).tiny)
-    bfloat16("dtype")
-    return float(np.finfo(np.float32).tiny)  # of the same exponents
+    """The least normal number: below it, a gradient may be 0."""
+    return float(np.finfo("float32" if dtype == "bfloat16" else dtype).tiny)  # of the same exponents
 
 
 def _count(loss: str, shape: Shape) -> int:

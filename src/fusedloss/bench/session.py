@@ -30,9 +30,8 @@ def measured(tasks: Iterable[Task], peers: Sequence[str], rounds: int, *, quiet:
     tasks, here, results = list(tasks), about(), list[Result]()
     with _progress(len(tasks) * rounds, quiet) as (tick, show):
         show(preamble(here, peers, rounds))
-        for _, group in groupby(
-            run(tasks, peers, rounds, tick), lambda each: (each["loss"], each["shape"], each["dtype"])
-        ):
+        timed = run(tasks, peers, rounds, tick)
+        for _, group in groupby(timed, lambda each: (each["loss"], each["shape"], each["dtype"])):
             results += (of_arrays := list(group))
             show("\n" + table(of_arrays))
     return {**here, "rounds": rounds, "results": results}

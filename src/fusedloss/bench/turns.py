@@ -9,11 +9,18 @@ from statistics import median
 from typing import Any, NamedTuple
 
 _TURN = 2e-3  # seconds that a turn of short calls lasts at least
-_SLOW = 50e-3  # seconds of a call beyond which it is estimated by one
+_SHORT = 10e-3  # seconds of a call up to which it matters what the caches held before
 _PAUSE = 2e-3  # seconds before a turn, for threads of another contender that still spin
 LEAST = 3  # rounds that every contender takes, however slow
 
 Seconds = dict[str, list[float]]
+
+
+class Pace(NamedTuple):
+    """How a turn is taken: how many calls are timed, and whether one comes before, so that they run warm."""
+
+    calls: int
+    warm: bool
 
 
 class Contender(NamedTuple):
@@ -21,6 +28,9 @@ class Contender(NamedTuple):
 
     call: Callable[[], Any]
     setup: Callable[[], Any] | None = None
+
+
+_ONE = Pace(1, warm=False)
 
 
 def take_turns(
@@ -47,13 +57,13 @@ def take_turns(
     """
     shuffled, order = random.Random(0), list(contenders)  # noqa: S311 (an order, not a secret)
     seconds: Seconds = {name: [] for name in contenders}
-    numbers = {name: calls_a_turn(once(contender)) for name, contender in contenders.items()}
+    paces = {name: pace(once(contender)) for name, contender in contenders.items()}
     with _no_garbage_collection():
         for number in range(rounds):
             shuffled.shuffle(order)
             for name in order:
-                if number < LEAST or sum(seconds[name]) * numbers[name] < budget:
-                    seconds[name].append(turn(contenders[name], numbers[name]))
+                if number < LEAST or sum(seconds[name]) * paces[name].calls < budget:
+                    seconds[name].append(turn(contenders[name], paces[name]))
             tick()
     return seconds
 
@@ -63,29 +73,34 @@ def ratio(seconds: Seconds, of: str, to: str) -> float:
     return median(a / b for a, b in zip(seconds[of], seconds[to], strict=False))
 
 
-def calls_a_turn(seconds: float) -> int:
-    """Tell how many calls of so many seconds make a turn."""
-    return max(1, int(_TURN / seconds))
+def pace(seconds: float) -> Pace:
+    """Decide on the turns of a call that takes so many seconds."""
+    return Pace(max(1, int(_TURN / seconds)), seconds < _SHORT)
 
 
 def once(contender: Contender) -> float:
-    """Estimate the seconds of a call: the least of some, where they are short."""
+    """Estimate the seconds of a call: the least of three, where it is short."""
     first = turn(contender)
-    return first if first > _SLOW else min(first, turn(contender), turn(contender))
+    return first if first > 5 * _SHORT else min(first, turn(contender), turn(contender))
 
 
-def turn(contender: Contender, number: int = 1) -> float:
-    """Take a turn of so many calls, and give the seconds of one."""
-    call = contender.call
+def prepare(contender: Contender, pace: Pace) -> None:
+    """Do all that comes before the timed calls of a turn."""
     time.sleep(_PAUSE)
+    if pace.warm:
+        contender.call()
     if contender.setup:
         contender.setup()
-    if number > 1:
-        call()  # what is short runs warm
+
+
+def turn(contender: Contender, pace: Pace = _ONE) -> float:
+    """Take a turn, and give the seconds of a call."""
+    prepare(contender, pace)
+    call = contender.call
     started = time.perf_counter()
-    for _ in range(number):
+    for _ in range(pace.calls):
         call()
-    return (time.perf_counter() - started) / number
+    return (time.perf_counter() - started) / pace.calls
 
 
 @contextmanager
