@@ -54,7 +54,8 @@ def where(told: Row) -> str:
 
 def section(told: Row, results: Sequence[Row]) -> str:
     """What the README says of speed."""
-    names = ", ".join(f"{name} {told['versions'][name]}" for name in ("torch", "jax") if name in told["versions"])
+    versions = told["versions"]
+    names = ", ".join(f"{name} {versions[name]}" for name in ("torch", "jax", "tensorflow") if name in versions)
     words = (
         "float32 `cross_entropy` beside what memory allows: its share of a read of the logits for the loss, and of a "
         "copy past the caches for loss + gradient into a buffer; and how many times faster it is than others, loss / "
@@ -103,7 +104,9 @@ def publish(readme: Path = README, folder: Path = FOLDER) -> None:
     told = load("speed", folder)
     if told is None:
         raise SystemExit(f"{folder / 'speed.json'} is missing; `make bench` measures it")
-    results = beside(told, load("tensorflow", folder))
+    others = load("tensorflow", folder)
+    results = beside(told, others)
+    told["versions"] = {**(others or told)["versions"], **told["versions"]}
     (folder / "speed.svg").write_text(chart(results), encoding="utf-8")
     (folder / "README.md").write_text(page(told, results, folder), encoding="utf-8")
     readme.write_text(replaced(readme.read_text(encoding="utf-8"), section(told, results)), encoding="utf-8")
