@@ -29,7 +29,7 @@ LARGE = [(32768, 1000), (4096, 32000), (1024, 128256)]
 SMALL = [(65536, 10), (65536, 128)]
 COMPILERS = ("torch.compile", "jax")
 ROUNDS = 15
-BUDGET = 5.0  # seconds of a slow contender in a group
+BUDGET = 4.0  # seconds of a slow contender in a group
 
 
 class Row(NamedTuple):

@@ -14,7 +14,7 @@ from fusedloss.bench.inputs import Inputs
 from fusedloss.bench.oracle import Truth, truth
 from fusedloss.bench.peers import OURS
 from fusedloss.bench.suite import BUDGET, Result, enter, result
-from fusedloss.bench.turns import LEAST, Contender, Pace, Seconds, once, pace, prepare, take_turns, turn
+from fusedloss.bench.turns import LEAST, Contender, Seconds, calls_a_turn, prepare, take_turns, turn
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
 
@@ -37,10 +37,10 @@ def test_speed(benchmark: Any, task: Task, who: str, rounds: int, results: list[
     contender = enter(who, task, inputs, right)
     if who != OURS:
         others = {**others, OURS: enter(OURS, task, inputs, right)}
-    estimate = once(contender)
+    calls, estimate = calls_a_turn(contender)
     rounds = min(rounds, max(LEAST, int(BUDGET / estimate)))
     benchmark.group = str(task)
-    seconds = timed(benchmark, contender, pace(estimate), others, rounds)
+    seconds = timed(benchmark, contender, calls, others, rounds)
     if benchmark.stats is not None:  # it is None with --benchmark-disable
         found = result(task, inputs, {**seconds, who: benchmark.stats.stats.data})
         results.append(found)
@@ -49,18 +49,18 @@ def test_speed(benchmark: Any, task: Task, who: str, rounds: int, results: list[
         )
 
 
-def timed(benchmark: Any, contender: Contender, own: Pace, others: dict[str, Contender], rounds: int) -> Seconds:
+def timed(benchmark: Any, contender: Contender, calls: int, others: dict[str, Contender], rounds: int) -> Seconds:
     """Have pytest-benchmark time a contender; give the seconds of the others, who take their turns in between."""
-    if own.calls > 1:  # for this it has no setup
-        benchmark.pedantic(contender.call, rounds=rounds, iterations=own.calls, warmup_rounds=1)
+    if calls > 1:  # for this it has no setup
+        benchmark.pedantic(contender.call, rounds=rounds, iterations=calls, warmup_rounds=1)
         return take_turns(others, rounds)
-    paces = {name: pace(once(other)) for name, other in others.items()}
+    of_others = {name: calls_a_turn(other)[0] for name, other in others.items()}
     seconds: Seconds = {name: [] for name in others}
 
     def setup() -> None:
         for name, other in others.items():
-            seconds[name].append(turn(other, paces[name]))
-        prepare(contender, own)
+            seconds[name].append(turn(other, of_others[name]))
+        prepare(contender)
 
     benchmark.pedantic(contender.call, setup=setup, rounds=rounds)
     return seconds

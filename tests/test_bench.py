@@ -15,7 +15,7 @@ from fusedloss.bench.ceilings import LEAST as LEAST_BYTES
 from fusedloss.bench.ceilings import ceilings, copier, reader
 from fusedloss.bench.inputs import Inputs
 from fusedloss.bench.oracle import Truth, check, truth
-from fusedloss.bench.turns import LEAST, Contender, Pace, pace, ratio, take_turns, turn
+from fusedloss.bench.turns import LEAST, Contender, calls_a_turn, ratio, take_turns, turn
 
 SHAPE, DEEP = (24, 10), (3, 5, 4, 2)
 HERE = [name for name in peers.available() if name != "torch.compile"]
@@ -207,14 +207,16 @@ class TestTurns:
         assert len(ticks) == 7
         assert set(log) == {"a", "b"}
 
-    @pytest.mark.parametrize(("taken", "calls"), [(Pace(3, warm=True), "wsttt"), (Pace(1, warm=False), "st")])
-    def test_a_turn(self, taken, calls):
+    @pytest.mark.parametrize("calls", [1, 3])
+    def test_a_turn_begins_with_a_call_and_the_setup(self, calls):
         log: list[str] = []
-        turn(Contender(lambda: log.append("t" if "s" in log else "w"), lambda: log.append("s")), taken)
-        assert "".join(log) == calls
+        turn(Contender(lambda: log.append("call"), lambda: log.append("setup")), calls)
+        assert log == ["call", "setup", *["call"] * calls]
 
-    def test_pace(self):
-        assert [pace(seconds) for seconds in (1e-5, 5e-3, 1.0)] == [(200, True), (1, True), (1, False)]
+    def test_what_is_short_is_called_often(self, monkeypatch):
+        for seconds, calls in ((1e-5, 200), (0.2, 1)):
+            monkeypatch.setattr("fusedloss.bench.turns.turn", lambda _, seconds=seconds: seconds)
+            assert calls_a_turn(Contender(lambda: None)) == (calls, seconds)
 
     def test_a_slow_contender_leaves(self):
         seconds = take_turns({"a": Contender(lambda: None)}, 20, budget=0)

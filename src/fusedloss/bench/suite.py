@@ -16,7 +16,7 @@ from .oracle import Truth, check, truth
 from .peers import OURS, contenders, load
 from .turns import Contender, Seconds, ratio, take_turns
 
-BUDGET = 2.0  # seconds that a contender may take for a task beyond its first rounds
+BUDGET = 1.5  # seconds that a contender may take for a task beyond its first rounds
 
 
 class Timing(TypedDict):

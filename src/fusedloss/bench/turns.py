@@ -9,18 +9,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 _TURN = 2e-3  # seconds that a turn of short calls lasts at least
-_SHORT = 10e-3  # seconds of a call up to which it matters what the caches held before
+_SHORT = 50e-3  # seconds of a call that is estimated by more than one
 _PAUSE = 2e-3  # seconds before a turn, for threads of another contender that still spin
 LEAST = 3  # rounds that every contender takes, however slow
 
 Seconds = dict[str, list[float]]
-
-
-class Pace(NamedTuple):
-    """How a turn is taken: how many calls are timed, and whether one comes before, so that they run warm."""
-
-    calls: int
-    warm: bool
 
 
 class Contender(NamedTuple):
@@ -28,9 +21,6 @@ class Contender(NamedTuple):
 
     call: Callable[[], Any]
     setup: Callable[[], Any] | None = None
-
-
-_ONE = Pace(1, warm=False)
 
 
 def take_turns(
@@ -57,13 +47,13 @@ def take_turns(
     """
     shuffled, order = random.Random(0), list(contenders)  # noqa: S311 (an order, not a secret)
     seconds: Seconds = {name: [] for name in contenders}
-    paces = {name: pace(once(contender)) for name, contender in contenders.items()}
+    calls = {name: calls_a_turn(contender)[0] for name, contender in contenders.items()}
     with _no_garbage_collection():
         for number in range(rounds):
             shuffled.shuffle(order)
             for name in order:
-                if number < LEAST or sum(seconds[name]) * paces[name].calls < budget:
-                    seconds[name].append(turn(contenders[name], paces[name]))
+                if number < LEAST or sum(seconds[name]) * calls[name] < budget:
+                    seconds[name].append(turn(contenders[name], calls[name]))
             tick()
     return seconds
 
@@ -73,34 +63,33 @@ def ratio(seconds: Seconds, of: str, to: str) -> float:
     return median(a / b for a, b in zip(seconds[of], seconds[to], strict=False))
 
 
-def pace(seconds: float) -> Pace:
-    """Decide on the turns of a call that takes so many seconds."""
-    return Pace(max(1, int(_TURN / seconds)), seconds < _SHORT)
-
-
-def once(contender: Contender) -> float:
-    """Estimate the seconds of a call: the least of three, where it is short."""
+def calls_a_turn(contender: Contender) -> tuple[int, float]:
+    """Decide how many calls make a turn; also give the seconds that one is estimated to take."""
     first = turn(contender)
-    return first if first > 5 * _SHORT else min(first, turn(contender), turn(contender))
+    seconds = first if first > _SHORT else min(first, turn(contender), turn(contender))
+    return max(1, int(_TURN / seconds)), seconds
 
 
-def prepare(contender: Contender, pace: Pace) -> None:
-    """Do all that comes before the timed calls of a turn."""
+def prepare(contender: Contender) -> None:
+    """Do all that comes before the timed calls of a turn: a call, that they find caches and memory as in a loop.
+
+    Above all, freed memory: a virtual machine's host takes back what lies free for a second, and a large gradient then
+    waits for new pages longer than for its computation.
+    """
     time.sleep(_PAUSE)
-    if pace.warm:
-        contender.call()
+    contender.call()
     if contender.setup:
         contender.setup()
 
 
-def turn(contender: Contender, pace: Pace = _ONE) -> float:
+def turn(contender: Contender, calls: int = 1) -> float:
     """Take a turn, and give the seconds of a call."""
-    prepare(contender, pace)
+    prepare(contender)
     call = contender.call
     started = time.perf_counter()
-    for _ in range(pace.calls):
+    for _ in range(calls):
         call()
-    return (time.perf_counter() - started) / pace.calls
+    return (time.perf_counter() - started) / calls
 
 
 @contextmanager
