@@ -108,17 +108,22 @@ def of_16_bits(shape: Shape) -> Group:
 
 
 def of_peers(shape: Shape, case: str) -> Group:
-    """The frameworks beside the library."""
-    a, what = Arrays("hard", shape), f"{shape_text(shape)} {case}"
-    here = [peer for peer in ("torch", *COMPILERS) if not obstacle(peer)]
+    """The frameworks beside the library; beside their gradients, its own in a new array and into a buffer."""
+    a, group = Arrays("hard", shape), Group([], {})
     eager, compiled = ((14.0, 20.0), (7.0, 10.0)) if case == "gradient" else ((8.0, 10.0), (3.0, 3.5))
-    rows = [Row("torch / ours", what, *eager, ("torch",), OURS)] if "torch" in here else []
+    here = {peer: a.run(case, peer) for peer in ("torch", *COMPILERS) if not obstacle(peer)}
     compilers = tuple(peer for peer in COMPILERS if peer in here)
-    if shape == (65536, 10) and compilers:
-        rows.append(Row("fastest compiler / ours", what, 1.5, 3.0, compilers, OURS))
-    else:
-        rows += [Row(f"{peer} / ours", what, *compiled, (peer,), OURS) for peer in compilers]
-    return Group(rows, {peer: a.run(case, peer) for peer in (OURS, *here)})
+    for ours in (case, "buffer") if case == "gradient" else (case,):
+        what = f"{shape_text(shape)} {ours}"
+        for peer in here:
+            aims = eager if peer == "torch" else compiled
+            if peer == "torch" or shape != (65536, 10):
+                group.rows.append(Row(f"{peer} / ours", what, *aims, (peer,), ours))
+        if shape == (65536, 10) and compilers:
+            group.rows.append(Row("fastest compiler / ours", what, 1.5, 3.0, compilers, ours))
+        group.contenders[ours] = a.run(ours)
+    group.contenders.update(here)
+    return group
 
 
 def of_one_call(case: str) -> Group:
