@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 endif
 METADATA := pyproject.toml setup.cfg
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench bench-tensorflow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fusedloss demo
@@ -25,11 +25,20 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest bench --benchmark-group-by=param:arrays
-	$(BIN)/python -m bench.speeds
+	$(BIN)/python -m bench.targets
+	$(BIN)/python -m pytest bench --results bench/results/speed.json
+	$(BIN)/python -m bench.scaling
+	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.cold
+	$(BIN)/python -m bench.publish
+
+# TensorFlow in an environment of its own, its figures put beside the others'
+bench-tensorflow: $(VENV)-tensorflow/.installed
+	$(VENV)-tensorflow/$(notdir $(BIN))/python -m pytest bench --against tensorflow --results bench/results/tensorflow.json
+	$(VENV)-tensorflow/$(notdir $(BIN))/python -m bench.publish
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(VENV)-tensorflow build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find src kernels tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -42,3 +51,9 @@ $(VENV)/.installed: $(METADATA) | $(BIN)/python
 $(VENV)/.installed-dev: $(METADATA) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)-tensorflow/.installed: $(METADATA)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/$(notdir $(BIN))/python -m pip install --quiet --disable-pip-version-check --editable ".[bfloat16]" \
+		pytest-benchmark tensorflow
+	@touch $@

@@ -11,30 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_files import Files, contents
+from cli_files import Files, child, contents
 
 import fusedloss as fl
-
-CHILD = """\
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job passes its deafness on
-{setup}
-from fusedloss.cli import main
-code = main(sys.argv[1:])
-{teardown}
-sys.exit(code)
-"""
 
 
 @pytest.fixture
 def files(tmp_path: Path, rng: np.random.Generator) -> Files:
     return Files(tmp_path, rng)
-
-
-def child(*arguments: object, setup: str = "", teardown: str = "", **options: object) -> subprocess.Popen:
-    code = CHILD.format(setup=setup, teardown=teardown)
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options})
 
 
 def sparse(path: Path, shape: tuple[int, ...], dtype: str) -> Path:

@@ -6,29 +6,14 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from cli_files import CLASSES, Files, contents
+from cli_files import CLASSES, Files, contents, error_of
 
 import fusedloss as fl
-from fusedloss.cli import main
 
 
 @pytest.fixture
 def files(tmp_path: Path, rng: np.random.Generator) -> Files:
     return Files(tmp_path, rng)
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run a command that must be refused, and return its one line."""
-    try:
-        code = main([str(argument) for argument in arguments])
-    except SystemExit as leaving:
-        code = leaving.code
-    out, err = capsys.readouterr()
-    assert code == 2
-    assert out == ""
-    assert err.startswith("fusedloss: error: ")
-    assert err.count("\n") == 1
-    return err.removeprefix("fusedloss: error: ").rstrip("\n")
 
 
 class TestRefusals:

@@ -1,6 +1,7 @@
 """Every error the library raises. Each one says what was given and what was expected."""
 
 __all__ = [
+    "AnswerError",
     "DTypeError",
     "DeviceError",
     "FileError",
@@ -42,3 +43,7 @@ class ProbabilityError(FusedLossError, ValueError):
 
 class FileError(FusedLossError, ValueError):
     """A file cannot be read or written, is damaged, or does not hold what was asked for."""
+
+
+class AnswerError(FusedLossError, ArithmeticError):
+    """A contender of a benchmark fails, or computes something else than was asked for; the message says what."""

@@ -18,7 +18,7 @@ def run(options: Namespace) -> None:
         ("Python", f"{platform.python_version()} ({platform.system()} {platform.machine()})"),
         *((name, _version(name)) for name in ("numpy", "numba", "llvmlite", "ml_dtypes")),
         ("processor", processor()),
-        ("vectors", _vectors()),
+        ("vectors", vectors()),
         ("threads", fl.get_num_threads()),
         *((f"device {name}", device.reason or "available") for name, device in fl.devices().items()),
         ("cache", cache_directory()),
@@ -58,7 +58,7 @@ def processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def _vectors() -> str:
+def vectors() -> str:
     """The widest registers that compiled kernels may use."""
     try:
         from llvmlite import binding

@@ -1,10 +1,13 @@
 """The command line of ``fusedloss``."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from math import prod
 from typing import NoReturn
 
 from .. import __version__
+from ..bench.cases import CASES, DTYPES, LOSSES
+from ..bench.peers import PEERS
 
 _SCORE = """\
 Score LOGITS against TARGETS, block by block, in memory that does not grow with the files.
@@ -17,6 +20,14 @@ _OUTPUTS = """\
 OUT.npz holds one array a quantity, OUT.npy one structured array with a field a quantity: nll, log_normalizer,
 prediction, confidence, entropy, rank, brier (with --binary: nll, probability, prediction, brier). A file that is there
 is replaced when its successor is whole. Exit codes: 0; 2 bad usage or input; 130 interrupted."""
+
+
+_MOST = 1 << 40
+_BENCH = """\
+Time the library beside frameworks, and beside what memory allows: a streaming read, and a copy past the caches.
+
+All take turns in one run, with as many threads each; a ratio is the median of the rounds' ratios. Every contender is
+first compared with float64. GB/s count the least that must be read and written."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,6 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"fusedloss {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_score(commands)
+    _add_bench(commands)
     demo = commands.add_parser("demo", help="evaluate bundled logits of a classifier of handwritten digits")
     warmup = commands.add_parser("warmup", help="compile ahead of the first call, and keep the code on disk")
     commands.add_parser("info", help="versions, processor, threads, devices, cache directory")
@@ -72,6 +84,34 @@ def _add_score(commands: "argparse._SubParsersAction[_Parser]") -> None:
     _add_device(score)
 
 
+def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="time the library beside the frameworks that are installed",
+        description=_BENCH,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = bench.add_argument
+    peers = [*PEERS, "none"]
+    add("--against", type=_some_of(peers), metavar="A,B", help=f"of {', '.join(peers)} (default: those installed)")
+    default = "65536x10,32768x1000,4096x32000"
+    shapes = "rows x classes; images x classes x height x width"
+    add("--shapes", type=_shapes, default=default, metavar="NxC,NxC", help=f"{shapes} (default: {default})")
+    _add_choices(bench, "--dtype", DTYPES, "float32")
+    _add_choices(bench, "--losses", LOSSES, "hard")
+    _add_choices(bench, "--cases", CASES, ",".join(CASES))
+    add("--threads", type=_positive, metavar="N", help="threads of each (default: the CPUs of this process)")
+    add("--rounds", type=_positive, default=11, metavar="N", help="turns of each; slow ones take less (default: 11)")
+    add("--json", metavar="F", help="write all figures, with the machine and all versions, as JSON")
+    add("--quiet", action="store_true", help="no progress bar and no table")
+
+
+def _add_choices(parser: argparse.ArgumentParser, option: str, choices: Collection[str], default: str) -> None:
+    text = f"of {', '.join(choices)} (default: {'all' if default == ','.join(choices) else default})"
+    parser.add_argument(option, type=_some_of(choices), default=default, metavar="A,B", help=text)
+
+
 def _add_device(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--device", default="auto", metavar="auto|cpu|numpy|cuda", help="where to compute (default: auto)")
@@ -99,6 +139,33 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} given, expected an integer of at least 1")
     return value
+
+
+def _some_of(choices: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    """Make a parser of names, each of which is one of the choices; "none" stands for no name, alone."""
+
+    def parse_names(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(text.split(",")))
+        if names == ("none",) and "none" in choices:
+            return ()
+        for name in names:
+            if name not in choices or name == "none":
+                raise argparse.ArgumentTypeError(f"{name!r} given, expected some of {','.join(choices)}")
+        return names
+
+    return parse_names
+
+
+def _shapes(text: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(dict.fromkeys(_shape(part) for part in text.split(",")))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    lengths = [int(part) if part.isdecimal() else 0 for part in text.split("x")]
+    if len(lengths) < 2 or min(lengths) < 1 or prod(lengths) > _MOST:
+        expected = "two or more lengths such as 32768x1000, of at most 2^40 elements in all"
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected {expected}")
+    return tuple(lengths)
 
 
 def _top_k(text: str) -> tuple[int, ...]:
