@@ -90,21 +90,21 @@ def _elements(input: Tensor, reduction: str) -> int | None:
     return input.numel() or None if reduction == "mean" else None
 
 
-def _solve(gradient: bool, pose: Callable[[], Problem]) -> Results:
+def _solve(wanted: bool, pose: Callable[[], Problem]) -> Results:
     try:
         problem = pose()
-        if not gradient:
+        if not wanted:
             loss = solve(problem)
             return loss, problem.caller.new_empty(0), loss.new_empty(0)
         if not is_undivided(problem.caller, problem.reduction):
-            loss, slope = solve(problem, gradient=True)
-            return loss, slope, loss.new_empty(0)
+            loss, gradient = solve(problem, gradient=True)
+            return loss, gradient, loss.new_empty(0)
         divisor = divisor_of(problem)
-        total, slope = solve(problem._replace(reduction="sum", denominator=None), gradient=True)
+        total, gradient = solve(problem._replace(reduction="sum", denominator=None), gradient=True)
     except FusedLossError as error:
         raise as_torch(error) from None
     loss = total / divisor if divisor else torch.full_like(total, torch.nan)
-    return loss, slope, torch.full_like(total, 1 / divisor if divisor else 0)
+    return loss, gradient, torch.full_like(total, 1 / divisor if divisor else 0)
 
 
 for rules in (
