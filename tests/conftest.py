@@ -1,10 +1,13 @@
 """What every test can ask for: a backend, a random generator; and what a whole run must keep to."""
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
 import pytest
+
+from fusedloss import backends
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -19,6 +22,15 @@ def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "cpu":
         pytest.importorskip("numba")
     return request.param
+
+
+@pytest.fixture
+def on_numpy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run what has no ``device=`` on NumPy: for tests that do not depend on kernels, and need none compiled."""
+    monkeypatch.setenv("FUSEDLOSS_DEVICE", "numpy")
+    backends._resolve.cache_clear()
+    yield
+    backends._resolve.cache_clear()
 
 
 @pytest.fixture

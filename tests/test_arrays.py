@@ -57,8 +57,8 @@ class Namespaced(Dlpack):
 
 class NAMESPACE:
     @staticmethod
-    def asarray(array):
-        return Namespaced(np.asarray(array))
+    def from_dlpack(array):
+        return Namespaced(np.from_dlpack(array))
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, Interface, Dlpack, torch.from_numpy, memoryview])

@@ -5,16 +5,17 @@ No framework is imported here: its module is looked up in ``sys.modules`` when o
 
 import math
 import sys
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DeviceError, DTypeError, ShapeError
+from . import dlpack
+from .errors import DeviceError, DTypeError, FusedLossError, ShapeError
 
 Array = npt.NDArray[Any]
 
-_HOST = (1, 3, 13)  # DLPack device types the CPU can read: kDLCPU, kDLCUDAHost, kDLCUDAManaged
 _PROTOCOLS = ("__array_interface__", "__array__", "__dlpack__")
 
 
@@ -35,7 +36,7 @@ def adopt(value: Any, name: str) -> Array:
     DTypeError
         If it is a masked array, or nothing that NumPy or DLPack can read.
     ShapeError
-        If it is a ragged list.
+        If it is a ragged list, or has a shape that no array can have.
     """
     if type(value) is np.ndarray:
         return value
@@ -43,13 +44,10 @@ def adopt(value: Any, name: str) -> Array:
         raise DTypeError(f"{name} is a masked array, expected a plain one: its data, and sample_weight for its mask")
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
-    _require_host(value, name)
-    if _is_torch(value):
-        return _from_torch(value, name)
     try:
-        if hasattr(value, "__dlpack__") and not any(hasattr(value, each) for each in _PROTOCOLS[:2]):
-            return cast("Array", np.from_dlpack(value))
-        return np.asarray(value)
+        return _view(value, name)
+    except FusedLossError:
+        raise
     except (ValueError, OverflowError) as error:
         raise ShapeError(f"{name} cannot be read as an array: {error}") from error
     except (TypeError, BufferError, RuntimeError) as error:
@@ -62,50 +60,64 @@ def is_array(value: object) -> bool:
 
 
 def give(result: Any, like: Any) -> Any:
-    """Turn a NumPy result into the kind of array that ``like``, the caller's own, is."""
-    if type(like) is np.ndarray or isinstance(like, np.ndarray | np.generic):
+    """Turn a NumPy result into the kind of array that ``like``, the caller's own, is; without a copy where that can."""
+    if isinstance(like, np.ndarray | np.generic):
         return result
-    if _is_torch(like):
-        return _to_torch(np.asarray(result))
-    if hasattr(like, "__array_namespace__"):
-        return like.__array_namespace__().asarray(result)
-    return result
+    if _is_kind(like, "tensorflow"):  # it may demand more alignment than an array has
+        return sys.modules["tensorflow"].convert_to_tensor(result)
+    if _is_kind(like, "torch"):
+        library = sys.modules["torch"]
+    elif hasattr(like, "__array_namespace__"):
+        library = like.__array_namespace__()
+    else:
+        return result
+    array = np.asarray(result)
+    return library.from_dlpack(array if array.dtype.kind != "V" else dlpack.Bfloat16(array))
+
+
+def _is_kind(value: object, library: str) -> bool:
+    """Tell a tensor of a library, which nobody has if it is not imported."""
+    return isinstance(value, getattr(sys.modules.get(library), "Tensor", ()))
+
+
+def _view(value: Any, name: str) -> Array:
+    if _is_kind(value, "torch"):
+        value = value.detach()
+        with suppress(TypeError):  # elsewhere, or of a dtype that NumPy has not
+            return cast("Array", value.numpy())
+    if hasattr(value, "__dlpack__") and not _is_kind(value, "tensorflow"):  # to export its text would end the process
+        return _from_dlpack(value, name)
+    _require_host(value, name)
+    return np.asarray(value)
+
+
+def _from_dlpack(value: Any, name: str) -> Array:
+    try:
+        tensor = dlpack.read(value)
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        _require_host(value, name)
+        if not hasattr(value, "__array__"):
+            raise
+        return np.asarray(value)
+    _require_host_type(tensor.device[0], name)
+    return dlpack.view(tensor, bfloat16(name) if tensor.dtype == "bfloat16" else np.dtype(tensor.dtype))
 
 
 def _require_host(value: Any, name: str) -> None:
     if hasattr(value, "__dlpack_device__"):
-        kind = int(value.__dlpack_device__()[0])
-        if kind in _HOST:
-            return
-        where = "a CUDA device" if kind == 2 else f"a device of DLPack type {kind}"
+        try:
+            kind = int(value.__dlpack_device__()[0])
+        except (BufferError, RuntimeError, ValueError) as error:
+            raise DeviceError(f"{name} is not in host memory, nor anywhere that DLPack knows: {error}") from error
+        _require_host_type(kind, name)
     elif hasattr(value, "__cuda_array_interface__"):
-        where = "a CUDA device"
-    else:
-        return
-    raise DeviceError(f"{name} is on {where}, expected host memory: this version has no kernels for it")
+        _require_host_type(dlpack.CUDA, name)
 
 
-def _is_torch(value: object) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def _from_torch(tensor: Any, name: str) -> Array:
-    torch = sys.modules["torch"]
-    try:
-        tensor = tensor.detach()
-        if tensor.dtype != torch.bfloat16:
-            return cast("Array", tensor.numpy())
-        return cast("Array", tensor.view(torch.int16).numpy()).view(bfloat16(name))
-    except (TypeError, RuntimeError) as error:
-        raise DTypeError(f"{name} cannot be read as an array: {error}") from error
-
-
-def _to_torch(result: Array) -> Any:
-    torch = sys.modules["torch"]
-    if result.dtype.kind == "V":
-        return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(result)
+def _require_host_type(kind: int, name: str) -> None:
+    if kind not in dlpack.HOST:
+        where = "a CUDA device" if kind == dlpack.CUDA else f"a device of DLPack type {kind}"
+        raise DeviceError(f"{name} is on {where}, expected host memory: this version has no kernels for it")
 
 
 def bfloat16(name: str) -> np.dtype[Any]:

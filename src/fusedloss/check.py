@@ -54,8 +54,9 @@ class Problem(NamedTuple):
 def class_loss(
     kernel: str, logits: Any, target: Any, axis: int, sample_weight: Any, reduction: str, denominator: Any, device: str,
     fixed: dict[str, Any], *, class_weight: Any = None, name: str = "logits", soft_only: bool = False,
+    signed: bool = False,
 ) -> Problem:  # fmt: skip
-    """Check a loss with one value a row along the class axis."""
+    """Check a loss with one value a row along the class axis. Weights are at least 0, unless they may be ``signed``."""
     x, dtype = _logits(logits, name)
     axis = _class_axis(axis, x, name)
     reads, rows = {"x": x}, {}
@@ -65,21 +66,25 @@ def class_loss(
     else:
         rows["target"] = class_indices(y)
     if not soft_only:
-        fixed["class_weight"] = None if class_weight is None else _class_weight(class_weight, x.shape[axis], dtype)
+        classes = x.shape[axis]
+        fixed["class_weight"] = None if class_weight is None else _class_weight(class_weight, classes, dtype, signed)
     if sample_weight is None:
         fixed["sample_weight"] = None
     else:
         shape = x.shape[:axis] + x.shape[axis + 1 :]
-        rows["sample_weight"] = _leading(sample_weight, "sample_weight", shape, dtype).ravel()
+        rows["sample_weight"] = _leading(sample_weight, "sample_weight", shape, dtype, signed).ravel()
     reduced = reduced_by(reduction, denominator)
     return Problem(kernel, "rows", axis, reads, rows, fixed, dtype, device, name, logits, y, *reduced)
 
 
 def element_loss(
     kernel: str, logits: Any, target: Any, sample_weight: Any, reduction: str, denominator: Any, device: str,
-    fixed: dict[str, Any], *, name: str = "logits", **broadcast: Any,
+    fixed: dict[str, Any], *, name: str = "logits", signed: bool = False, **broadcast: Any,
 ) -> Problem:  # fmt: skip
-    """Check a loss with one value an element. Weights in ``broadcast`` follow NumPy's broadcasting to the logits."""
+    """Check a loss with one value an element. Weights in ``broadcast`` follow NumPy's broadcasting to the logits.
+
+    Weights are at least 0, unless they may be ``signed``.
+    """
     x, dtype = _logits(logits, name)
     y = _element_target(target, x.shape, name)
     reads = {"x": x, "target": y}
@@ -87,11 +92,11 @@ def element_loss(
         if value is None:
             fixed[weight] = None
         else:
-            reads[weight] = _spread(_weight(value, weight, dtype), weight, x.shape)
+            reads[weight] = _spread(_weight(value, weight, dtype, signed), weight, x.shape)
     if sample_weight is None:
         fixed["sample_weight"] = None
     else:
-        reads["sample_weight"] = _leading(sample_weight, "sample_weight", x.shape, dtype)
+        reads["sample_weight"] = _leading(sample_weight, "sample_weight", x.shape, dtype, signed)
     reduced = reduced_by(reduction, denominator)
     return Problem(kernel, "elements", 0, reads, {}, fixed, dtype, device, name, logits, y, *reduced)
 
@@ -299,16 +304,16 @@ def _element_target(target: Any, shape: Shape, name: str) -> Array:
     return y
 
 
-def _class_weight(value: Any, classes: int, dtype: np.dtype[Any]) -> Array:
-    weight = _weight(value, "class_weight", dtype)
+def _class_weight(value: Any, classes: int, dtype: np.dtype[Any], signed: bool) -> Array:
+    weight = _weight(value, "class_weight", dtype, signed)
     if weight.shape != (classes,):
         raise ShapeError(f"class_weight has shape {weight.shape}, expected ({classes},), one weight a class")
     return weight
 
 
-def _leading(value: Any, name: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _leading(value: Any, name: str, shape: Shape, dtype: np.dtype[Any], signed: bool = False) -> Array:
     """Weights of samples: of as many axes as the losses, to be broadcast, or of their leading axes alone."""
-    weight = _weight(value, name, dtype)
+    weight = _weight(value, name, dtype, signed)
     missing = len(shape) - weight.ndim
     if missing > 0 and weight.shape == shape[: weight.ndim]:
         weight = weight.reshape(weight.shape + (1,) * missing)
@@ -326,13 +331,13 @@ def _spread(weight: Array, name: str, shape: Shape) -> Array:
         raise ShapeError(f"{name} has shape {weight.shape}, expected one that broadcasts to {shape}") from None
 
 
-def _weight(value: Any, name: str, dtype: np.dtype[Any]) -> Array:
+def _weight(value: Any, name: str, dtype: np.dtype[Any], signed: bool) -> Array:
     given = adopt(value, name)
     if given.dtype.kind not in "biu" and not is_floating(given.dtype):
         raise DTypeError(f"{name} has dtype {given.dtype}, expected bool, an integer dtype, {_FLOATS}")
     with np.errstate(over="ignore"):
         weight = np.asarray(given, dtype, order="C")
-    if weight.size:
+    if weight.size and not signed:
         low, high = weight.min(), weight.max()
         if not (low >= 0 and high < np.inf):
             raise OptionError(f"{name} holds {high if low >= 0 else low}, expected finite weights of at least 0")

@@ -18,7 +18,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
 
     The gradient goes to ``out`` where that is given, and is then ``out`` itself.
     """
-    divisor = _divisor(problem)
+    divisor = divisor_of(problem)
     writes, rows, fixed = {}, {}, {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
     x, loss, partial = problem.x, None, None
     if gradient:
@@ -39,7 +39,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
     return value, give(writes["grad"], problem.caller) if out is None else out
 
 
-def _divisor(problem: Problem) -> float:
+def divisor_of(problem: Problem) -> float:
     """Give what the sum of the losses is divided by; 0 where there is nothing to average."""
     if problem.reduction == "mean":
         if problem.denominator is not None:
