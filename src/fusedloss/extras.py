@@ -1,0 +1,22 @@
+"""What a plain installation lacks: each optional package belongs to an extra of the distribution."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Import optional packages; where one is missing, the error names the extra that has it.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        A package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed, which fusedloss.{name} needs: pip install 'fusedloss[{name}]'",
+            name=error.name,
+        ) from error
