@@ -17,7 +17,7 @@ compute the loss.
 
 from ..extras import extra
 
-with extra("keras"):
+with extra("keras", "keras"):
     from .losses import (
         BinaryCrossentropy,
         CategoricalCrossentropy,

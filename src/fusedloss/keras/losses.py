@@ -28,8 +28,8 @@ class _Fused(keras.losses.Loss):
                 stacklevel=2,
             )
             return self._by_keras(y_true, y_pred)
-        y_true, y_pred = squeeze_or_expand_to_same_rank(y_true, y_pred)
-        return self._fused(y_true, y_pred)
+        y_true, y_pred = map(keras.ops.convert_to_tensor, (y_true, y_pred))
+        return self._fused(*squeeze_or_expand_to_same_rank(y_true, y_pred))
 
     def get_config(self) -> dict[str, Any]:
         """Give the arguments of the constructor; the dtype only if it is not Keras's default."""

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from ..arrays import adopt, give
 from ..vjp import Unreduced
@@ -17,11 +16,11 @@ def can_call() -> bool:
 @torch.compiler.disable
 def unreduced(loss: Unreduced, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Compute an unreduced loss, differentiable by the output."""
-    result: torch.Tensor = _Unreduced.apply(loss, output, target)
-    return result
+    value: torch.Tensor = _Value.apply(loss, output, target)
+    return value
 
 
-class _Unreduced(torch.autograd.Function):
+class _Value(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Unreduced, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         ctx.loss = loss
@@ -30,15 +29,23 @@ class _Unreduced(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
+    @torch.compiler.disable
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[None, torch.Tensor, None]:
         if ctx.needs_input_grad[2]:
             raise NotImplementedError(f"{ctx.loss.name} has no derivative by y_true here: detach it")
-        return None, _gradient(ctx.loss, *ctx.saved_tensors, cotangent), None
+        return None, _Gradient.apply(ctx.loss, *ctx.saved_tensors, cotangent), None
 
 
-@torch.compiler.disable
-def _gradient(loss: Unreduced, output: torch.Tensor, target: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
-    arrays = adopt(output, "y_pred"), adopt(target, "y_true"), adopt(cotangent, "the cotangent")
-    gradient: torch.Tensor = give(loss.vjp(*arrays), output)
-    return gradient
+class _Gradient(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, loss: Unreduced, output: torch.Tensor, target: torch.Tensor, cotangent: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.loss = loss
+        arrays = adopt(output, "y_pred"), adopt(target, "y_true"), adopt(cotangent, "the cotangent")
+        gradient: torch.Tensor = give(loss.vjp(*arrays), output)
+        return gradient
+
+    @staticmethod
+    def backward(ctx: Any, *_: torch.Tensor) -> None:
+        raise ctx.loss.no_second_derivative()
