@@ -18,7 +18,10 @@ import fusedloss as fl
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
-HEAVY = ("numba", "llvmlite", "torch", "scipy", "ml_dtypes", "tqdm", "zipfile", "argparse", "matplotlib", "wandb")
+HEAVY = (
+    "numba", "llvmlite", "torch", "jax", "keras", "cffi", "scipy", "ml_dtypes", "tqdm", "zipfile", "argparse",
+    "matplotlib", "wandb",
+)  # fmt: skip
 
 
 def run(*command: object, **options: object) -> str:

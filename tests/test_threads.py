@@ -168,6 +168,7 @@ def test_fork_after_use(backend):
     expected = fl.cross_entropy(x, target, device=backend)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about forking with threads
+        warnings.simplefilter("ignore", RuntimeWarning)  # of JAX, the same, where another test has imported it
         child = os.fork()
     if child == 0:
         code = 1

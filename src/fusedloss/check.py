@@ -15,6 +15,8 @@ from .options import integer, reduced_by
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _INT64_MAX = np.iinfo(np.int64).max
+NO_INDEX = int(np.iinfo(np.int64).min)
+"""The ``ignore_index`` of those who have none: messages do not name it."""
 _FLOATS = "float16, bfloat16, float32 or float64"
 
 
@@ -214,7 +216,8 @@ def offence(problem: Problem, number: int) -> FusedLossError:
     if problem.target is not None and is_target_offence(problem, number):
         where, value = _element(problem.target, number)
         classes, ignored = problem.x.shape[problem.axis], problem.fixed["ignore_index"]
-        return TargetError(f"target{where} is {value}, expected a class in [0, {classes}) or ignore_index={ignored}")
+        other = "" if ignored == NO_INDEX else f" or ignore_index={ignored}"
+        return TargetError(f"target{where} is {value}, expected a class in [0, {classes}){other}")
     where, value = _element(problem.x, number)
     expected = "a finite number of at least 0" if problem.fixed.get("normalize") else "a probability in [0, 1]"
     return ProbabilityError(f"{problem.name}{where} is {value}, expected {expected}")

@@ -5,8 +5,15 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def extra(name: str) -> Iterator[None]:
+def extra(name: str, *packages: str) -> Iterator[None]:
     """Import optional packages; where one is missing, the error names the extra that has it.
+
+    Parameters
+    ----------
+    name : str
+        The extra.
+    *packages : str
+        Those it has, where others may be missing too that it has not; all that are imported by default.
 
     Raises
     ------
@@ -16,6 +23,8 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if packages and error.name not in packages:
+            raise
         raise ModuleNotFoundError(
             f"{error.name} is not installed, which fusedloss.{name} needs: pip install 'fusedloss[{name}]'",
             name=error.name,
