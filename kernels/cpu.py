@@ -17,7 +17,8 @@ import numpy as np
 from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
 from .calls import Array, Run, address, bound, pack
 from .cpu_elements import ElementOptions, make_elements
-from .cpu_lanes import FEW_CLASSES, make_lanes
+from .cpu_lane_tiles import FEW_CLASSES
+from .cpu_lanes import make_lanes
 from .cpu_parts import Flags, Options
 from .cpu_probs import make_probs
 from .cpu_rows import make_rows

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .calls import integers, reals
+from .cpu_lane_tiles import FEW_CLASSES, lane_holder, lane_places
 from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
 from .jit import inline, kernel, splice
 from .memory import (
@@ -23,22 +24,17 @@ from .memory import (
     gather_index,
     load_part,
     peek,
-    prefetch,
     read,
     scatter_index,
-    store,
     store_part,
     write,
 )
 from .reductions import lowest
 from .simd import apart, as_index, following, full, full_index, full_wide, iota, maximum, narrow, select, wide
-from .tiles import hold, turn_in, turn_out
+from .tiles import hold
 
 BLOCK = 32
 """Classes between two looks at the references."""
-AHEAD = 1024  # bytes
-FEW_CLASSES = 256
-"""As many as are held."""
 
 
 def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
@@ -169,7 +165,8 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
     """Write what scored rows come to."""
     X, R, size = options.logits, options.real, options.real.itemsize
     transform = device.transform
-    brier_of, entropy_of, log = device.brier, device.entropy, device.log
+    brier_of, entropy_of, normalizer_of = device.brier, device.entropy, device.log_normalizer
+    scored = options.result == "score"
 
     @inline
     def amid_nan(at: Any, step: Any, mask: Any, classes: Any, aimed: Any, curve: Any) -> Any:
@@ -188,7 +185,7 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
     @inline
     def results(mask: Any, number: Any, to: Any, state: Any, nans: Any, scores: Any) -> Any:
         prediction, confidence, entropy, rank, brier = to
-        top, ref, total, d, aimed = state
+        top, ref, total, d, logd, aimed = state
         energy, rest, square, before, winner = scores
         target, _ = aimed
         holds, first_nan, amid = nans
@@ -196,16 +193,29 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
         lanes = iota(X) * 8
         scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
         store_part(R, confidence + size * number, 0, mask, narrow(X, full_wide(X, 1.0) / d))
-        store_part(
-            R, entropy + size * number, 0, mask, narrow(X, entropy_of(log(d), energy / total, wide(top) - wide(ref)))
-        )
+        spread = entropy_of(logd, energy / total, wide(top) - wide(ref))
+        store_part(R, entropy + size * number, 0, mask, narrow(X, spread))
         if rank != 0:
             aside = target < 0
             scatter_index(X, lanes + (rank + 8 * number), mask, select(aside, full_index(X, -1), before))
             value = select(aside, 0.0, brier_of(rest / total, square / (total * total)))
             store_part(R, brier + size * number, 0, mask, narrow(X, value))
 
-    return results, amid_nan
+    @splice
+    def report(at: Any, step: Any, mask: Any, classes: Any, number: Any, normalizer: Any, to: Any, state: Any,
+               scores: Any, curve: Any) -> Any:  # fmt: skip
+        """Write the log-normaliser, and the scores if they are asked for."""
+        top, d, logd, aimed = state[0], state[3], state[4], state[5]
+        nans = mask & ~mask, full_index(X, 0), full_index(X, 0)
+        if any_set(mask & (d != d)):
+            nans = amid_nan(at, step, mask, classes, aimed, curve)
+        if normalizer:
+            lse = select(nans[0], math.nan, normalizer_of(wide(top), logd))
+            store_part(R, normalizer + size * number, 0, mask, narrow(X, lse))
+        if scored:
+            results(mask, number, to, state, nans, scores)
+
+    return report
 
 
 def lane_target(options: Options, device: SimpleNamespace) -> Any:
@@ -229,95 +239,19 @@ def lane_target(options: Options, device: SimpleNamespace) -> Any:
     return aim
 
 
-def lane_positions(options: Options) -> Any:
-    """The positions on the outer and the inner axis of the rows from `number` on, a lane each."""
-    X = options.logits
-
-    @splice
-    def positions(number: Any, inner: Any) -> Any:
-        o = number // inner
-        outer, i = full_index(X, o), iota(X) + (number - o * inner)
-        if inner == 1:
-            outer, i = outer + i, full_index(X, 0)
-        else:
-            past = i >= inner
-            while any_set(past):
-                outer, i = outer + as_index(past), i - as_index(past) * inner
-                past = i >= inner
-        return outer, i
-
-    return positions
-
-
-def lane_places(options: Options) -> Any:
-    """How many rows from `number` on make a tile, and where they begin in arrays of (address, outer, inner stride).
-
-    An address a lane where rows are gathered; else one for all, and a tile ends with the inner axis.
-    """
-    lanes, gathered, turned, positions = (
-        options.logits.lanes, options.gathered, options.turned, lane_positions(options),
-    )  # fmt: skip
-
-    @splice
-    def places(number: Any, hi: Any, inner: Any, x: Any, y: Any, out: Any) -> Any:
-        n = min(lanes, hi - number)
-        if turned:
-            return n, number * x[1] + x[0], number * y[1] + y[0], number * out[1] + out[0]
-        if gathered:
-            o, i = positions(number, inner)
-        else:
-            o = number // inner
-            i = number - o * inner
-            n = min(n, inner - i)
-        return n, o * x[1] + i * x[2] + x[0], o * y[1] + i * y[2] + y[0], o * out[1] + i * out[2] + out[0]
-
-    return places
-
-
-def lane_holder(options: Options) -> Any:
-    """Copy a tile of few classes to columns that are held, turn soft targets likewise, and write columns to rows."""
-    X, Y, R = options.logits, options.soft or options.logits, options.real
-    gathered, turned = options.gathered, options.turned
-    lanes, column, size, soft_size = X.lanes, X.lanes * R.itemsize, X.itemsize, Y.itemsize
-
-    @inline
-    def take(held: Any, at: Any, row_step: Any, step: Any, mask: Any, n: Any, classes: Any) -> Any:
-        apart()
-        if turned:
-            for c in range(0, classes, lanes):
-                turn_in(X, R, held + c * column, at + c * size, row_step, n, classes - c)
-        else:
-            for c in range(classes):
-                if not gathered:
-                    prefetch(at + c * step + AHEAD)
-                store(R, held + c * column, 0, read(X, at + c * step, mask))
-
-    @inline
-    def take_soft(held: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
-        apart()
-        for c in range(0, classes, lanes):
-            turn_in(Y, R, held + c * column, at + c * soft_size, row_step, n, classes - c)
-
-    @inline
-    def give(held: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
-        apart()
-        for c in range(0, classes, lanes):
-            turn_out(X, R, held + c * column, at + c * size, row_step, n, classes - c)
-
-    return take, take_soft, give
-
-
 def make_lanes(options: Options) -> Any:
     """The kernel over rows whose classes lie apart, or are few, for these options."""
-    device, X, R = device_functions(options), options.logits, options.real
-    gathered, held, turned = options.gathered, options.held, options.turned
+    device, X, R, size = device_functions(options), options.logits, options.real, options.real.itemsize
+    held, turned, soft = options.held, options.turned, options.target == "soft"
     seen = replace(options, logits=R if held else X, soft=options.soft and (R if turned else options.soft))
-    size, column = R.itemsize, X.lanes * R.itemsize
-    sums, outputs = lane_sums(seen, device), lane_writer(seen, device, R if turned else X)
-    (results, amid_nan), (take, take_soft, give) = lane_results(seen, device), lane_holder(options)
-    places, aim, exp, log = lane_places(options), lane_target(seen, device), device.exp, device.log
-    loss_of, factors_of, normalizer_of = device.loss, device.factors, device.log_normalizer
-    hard, soft, output, result = options.target == "hard", options.target == "soft", options.output, options.result
+    sums, outputs, report = (
+        lane_sums(seen, device),
+        lane_writer(seen, device, R if turned else X),
+        lane_results(seen, device),
+    )
+    places, aim, (bring, give) = lane_places(options), lane_target(seen, device), lane_holder(options)
+    exp, log, loss_of, factors_of = device.exp, device.log, device.loss, device.factors
+    hard, output, reported = options.target == "hard", options.output != "", options.result in ("lse", "score")
     n_integers, n_reals = len(INTEGERS), len(REALS)
 
     @kernel(options)
@@ -328,34 +262,27 @@ def make_lanes(options: Options) -> Any:
         smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
         curve = narrow(R, scale), narrow(R, cap), narrow(R, 1.0 / cap)
         terms = smoothing, z_loss, weights, grad_scale
+        x_steps, y_steps, to = (
+            (x_outer, x_class, x_inner),
+            (y_outer, y_class),
+            (prediction, confidence, entropy, rank, brier),
+        )
         at_x, at_y, at_out = (x, x_outer, x_inner), (targets, y_outer, y_inner), (out, out_outer, out_inner)
-        x_step, y_step, out_step, number = x_class, y_class, out_class, lo
-        if held:
-            x_step, room = column, hold(R, FEW_CLASSES)
-        if turned:
-            y_step, out_step, soft_room = column, column, hold(R, FEW_CLASSES if soft else 1)
+        rooms, number = (hold(R, FEW_CLASSES if held else 1), hold(R, FEW_CLASSES if turned and soft else 1)), lo
         while number < hi:
             n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
-            mask, to_row, where = first(X, n), written, at
-            if held:
-                take(room, at, x_outer, x_class, mask, n, classes)
-                where = iota(X) * size + room
-            elif not gathered:
-                where = iota(X) * x_inner + at
-            if turned:
-                to_row = room
-                if soft:
-                    take_soft(soft_room, soft_at, y_outer, n, classes)
-                    soft_at = soft_room
-            row, steps = (room if held else at, soft_at, class_weight), (x_step, y_step)
-            weight = full_wide(X, 1.0)
+            mask, weight = first(X, n), full_wide(X, 1.0)
+            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at = bring(
+                rooms, at, soft_at, written, x_steps, y_steps, out_class, mask, n, classes
+            )
+            row, steps = (at, soft_at, class_weight), (x_step, y_step)
             if sample_weight:
                 weight = wide(load_part(R, sample_weight + size * number, 0, mask))
             active = mask & (weight != 0.0)
             aimed, mass = (full_index(X, -1), full(X, math.nan)), weight
             if hard:
                 aimed, mass, active, bad = aim(
-                    where, x_step, mask, targets + 8 * number, classes, ignore_index, class_weight, weight, curve
+                    lanes_at, x_step, mask, targets + 8 * number, classes, ignore_index, class_weight, weight, curve
                 )
                 if any_set(bad):
                     return number + lowest(bad)
@@ -367,21 +294,15 @@ def make_lanes(options: Options) -> Any:
             if loss:
                 value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
                 store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value, 0.0)))
-            nans = active & ~active, full_index(X, 0), full_index(X, 0)
-            if result != "loss" and any_set(mask & (d != d)):
-                nans = amid_nan(row[0], steps[0], mask, classes, aimed, curve)
-            if result != "loss" and normalizer:
-                lse = select(nans[0], math.nan, normalizer_of(peak, logd))
-                store_part(R, normalizer + size * number, 0, mask, narrow(X, lse))
-            if result == "score":
-                to = prediction, confidence, entropy, rank, brier
-                results(mask, number, to, (top, ref, total, d, aimed), nans, scores)
+            if reported:
+                state = top, ref, total, d, logd, aimed
+                report(at, x_step, mask, classes, number, normalizer, to, state, scores, curve)
             if output:
                 gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
                 factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
                 outputs(row, steps, mask, active, to_row, out_step, classes, aimed[0], top, factors, curve)
                 if turned:
-                    give(room, written, out_outer, n, classes)
+                    give(to_row, written, out_outer, n, classes)
             number += n
         return -1
 

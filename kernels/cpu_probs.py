@@ -8,7 +8,7 @@ from typing import Any
 
 from . import numerics, simd
 from .calls import integers, reals
-from .cpu_lanes import lane_places, lane_positions
+from .cpu_lane_tiles import lane_places, lane_positions
 from .cpu_parts import Options
 from .jit import inline, kernel, splice
 from .memory import any_set, first, gather_index, load_part, peek, read, store_part, write
