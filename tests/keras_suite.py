@@ -4,6 +4,7 @@ import importlib
 from functools import partial
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -99,21 +100,24 @@ def test_gradients_are_kerass(case):
     name, options, y_true, y_pred = case
     ours, theirs = both(name, **options)
     weight = None if y_true.ndim > 2 or len(y_true) != N or options.get("axis") == 0 else WEIGHT
-    wanted = gradient(theirs, y_true, y_pred, weight)
+    wanted = np.nan_to_num(gradient(theirs, y_true, y_pred, weight))  # Keras 3.12 has NaN for rows ignored
     at_an_end = (y_pred == 0) | (y_pred == 1)  # where backends differ in what a clip's derivative is
     assert_close(np.where(at_an_end, 0, gradient(ours, y_true, y_pred, weight)), np.where(at_an_end, 0, wanted), 1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX has float32 unless told otherwise
 def test_dtypes(dtype):
-    if BACKEND == "jax" and dtype == "float64":
-        dtype = "float32"  # all there is, unless JAX is told otherwise
+    """Sixteen bits round the result, once, and not the arithmetic."""
+    y_pred = np.round(4 * LOGITS) / 4  # the same in every dtype
+    eps = max(float(ml_dtypes.finfo(dtype).eps), 2e-6)
     for name, y_true in (("SparseCategoricalCrossentropy", CLASSES), ("CategoricalCrossentropy", np.eye(C)[CLASSES])):
-        ours, theirs = both(name, from_logits=True, dtype=dtype)
-        got, wanted = ours(y_true, LOGITS), theirs(y_true, LOGITS)
-        assert got.dtype == wanted.dtype
-        rtol = {"float16": 2**-9, "bfloat16": 2**-6, "float32": 2e-6, "float64": 1e-14}[dtype]
-        assert float(got) == pytest.approx(float(wanted), rel=rtol)
+        ours, same = both(name, from_logits=True, dtype=dtype)
+        exact = getattr(keras.losses, name)(from_logits=True)
+        assert ours(y_true, y_pred).dtype == same(y_true, y_pred).dtype
+        assert float(ours(y_true, y_pred)) == pytest.approx(float(exact(y_true, y_pred)), rel=3 * eps)
+        got, wanted = (gradient(loss, y_true, y_pred) for loss in (ours, exact))
+        np.testing.assert_allclose(got, wanted, rtol=2 * eps, atol=1e-7)
 
 
 def test_legacy_epsilon():
@@ -252,7 +256,7 @@ TRAINING = {
     "classes": ("SparseCategoricalCrossentropy", {"from_logits": True}, digits()[1], None),
     "probabilities": ("CategoricalCrossentropy", {"label_smoothing": 0.1}, ONE_HOT, "softmax"),
     "labels": ("BinaryCrossentropy", {"from_logits": True}, PARITIES, None),
-    "ignored": ("SparseCategoricalCrossentropy", {"ignore_class": 3}, digits()[1], "softmax"),
+    "ignored": ("SparseCategoricalCrossentropy", {"from_logits": True, "ignore_class": 3}, digits()[1], None),
     "squares": ("MeanSquaredError", {}, ONE_HOT, "sigmoid"),
 }
 
@@ -267,7 +271,7 @@ def test_digits_are_learnt_as_with_keras(kind):
     for got, wanted in zip(ours[0].get_weights(), theirs[0].get_weights(), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5)
     assert ours[1]["loss"][-1] < 0.6 * ours[1]["loss"][0]
-    if activation is None and "Categorical" in name:
+    if kind == "classes":
         assert ours[1]["accuracy"][-1] > 0.83
 
 
@@ -288,9 +292,9 @@ def test_masks_of_layers():
     words = np.array([[1, 2, 3, 0], [4, 1, 0, 0], [2, 2, 2, 2]])
     tags = np.array([[0, 2, 1, 0], [1, 2, 0, 0], [2, 1, 0, 2]])
     losses = []
-    for loss in both("SparseCategoricalCrossentropy", ignore_class=2):
+    for loss in both("SparseCategoricalCrossentropy", from_logits=True, ignore_class=2):
         keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.layers.Embedding(5, 3, mask_zero=True), keras.layers.Dense(3, "softmax")])
+        model = keras.Sequential([keras.layers.Embedding(5, 3, mask_zero=True), keras.layers.Dense(3)])
         model.compile("sgd", loss=loss)
         losses.append(
             [*model.fit(words, tags, verbose=0, epochs=2).history["loss"], model.evaluate(words, tags, verbose=0)]

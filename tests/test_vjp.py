@@ -90,7 +90,7 @@ def test_result_needs_no_data():
 def test_json_keeps_everything():
     unreduced = Unreduced.of(fl.log_loss, axis=-2, eps=1e-7, normalize=True, ignore_index=NO_INDEX)
     assert Unreduced.from_json(unreduced.to_json()) == unreduced
-    averaged = Unreduced.of(fl.binary_log_loss, mean_axis=-1, label_smoothing=0.1)
+    averaged = Unreduced.of(fl.binary_log_loss, mean_axis=np.int64(-1), label_smoothing=np.float32(0.1))
     assert Unreduced.from_json(averaged.to_json()) == averaged
     assert hash(averaged) == hash(Unreduced.from_json(averaged.to_json()))
 

@@ -10,18 +10,19 @@ a label out of range, is raised by the program when it runs, with the name and t
 as ``TargetError``; JAX makes it a ``jax.errors.JaxRuntimeError``, raised when a result is waited for, or a
 ``ValueError`` where the program ran in the caller's thread.
 
-Second derivatives raise ``NotImplementedError``; derivatives in forward mode JAX's own ``TypeError``.
+Second derivatives raise ``NotImplementedError``; derivatives in forward mode JAX's own ``TypeError``. Under
+``jax.shard_map`` pass ``check_vma=False``; ``jit`` alone gathers logits that are sharded over devices.
 """
 
 from collections.abc import Callable
 from functools import partial
-from operator import index
 from typing import Any
 
 from . import losses
 from .check import NO_INDEX
 from .errors import DTypeError, OptionError, ShapeError
 from .extras import extra
+from .options import integer
 from .vjp import Unreduced
 
 with extra("jax"):
@@ -239,11 +240,11 @@ def _broadcast(logits: jax.Array, labels: jax.Array) -> list[jax.Array]:
 
 def _class_axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     """Count the class axes from the end, so that ``vmap`` may put more in front."""
-    axes = tuple(range(ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    for each in axes:
-        if not -ndim <= each < ndim:
-            raise OptionError(f"axis is {axis}, expected one in [{-ndim}, {ndim}), or several")
-    return tuple(index(each) % ndim - ndim for each in axes)
+    given = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = [integer("axis", each, "an integer, or several") for each in given]
+    if not all(-ndim <= each < ndim for each in axes):
+        raise OptionError(f"axis is {axis}, expected one in [{-ndim}, {ndim}), or several")
+    return tuple(each % ndim - ndim for each in axes)
 
 
 def _joined(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -47,8 +47,9 @@ class Unreduced:
 
     @classmethod
     def of(cls, loss: Callable[..., Any], *, mean_axis: int | None = None, **options: Any) -> "Unreduced":
-        """Name a loss and its options."""
-        return cls(loss.__name__, tuple(options.items()), mean_axis)
+        """Name a loss and its options; scalars of NumPy become Python's, which JSON can hold."""
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+        return cls(loss.__name__, tuple(plain.items()), None if mean_axis is None else int(mean_axis))
 
     @classmethod
     @lru_cache(maxsize=256)
