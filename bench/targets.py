@@ -17,7 +17,7 @@ from fusedloss.bench.cases import LOSSES, Shape, Task, shape_text
 from fusedloss.bench.ceilings import ceilings
 from fusedloss.bench.inputs import Inputs
 from fusedloss.bench.machine import about
-from fusedloss.bench.oracle import Truth, truth
+from fusedloss.bench.oracle import Truth, check, truth
 from fusedloss.bench.peers import OURS, obstacle
 from fusedloss.bench.suite import enter
 from fusedloss.bench.turns import Contender, ratio, take_turns
@@ -126,6 +126,28 @@ def of_peers(shape: Shape, case: str) -> Group:
     return group
 
 
+def of_door(shape: Shape) -> Group:
+    """The loss and its backward pass by ``fusedloss.torch``, beside the library's own call and PyTorch's."""
+    a, text, door = Arrays("hard", shape), shape_text(shape), "fusedloss.torch"
+    if obstacle("torch"):
+        return Group([], {})
+    rows = [
+        Row("value_and_grad / fusedloss.torch", text, 1 / 1.15, 1.0, (OURS,), door),
+        Row("torch / fusedloss.torch", text, 8.0, 14.0, ("torch",), door),
+    ]
+
+    def through() -> Contender:
+        from fusedloss.bench.peers import torch as peer
+        from fusedloss.torch import cross_entropy
+
+        task = Task("hard", "gradient", shape, "float32")
+        made = peer.contender(task, a.inputs, fl.get_num_threads(), lambda _: cross_entropy)
+        check(task, a.right, peer.answer(made.call()), door)
+        return made
+
+    return Group(rows, {OURS: a.run("gradient"), "torch": a.run("gradient", "torch"), door: through})
+
+
 def of_one_call(case: str) -> Group:
     """A call on arrays so small that only the call counts."""
     a = Arrays("hard", (32, 10))
@@ -169,6 +191,7 @@ def groups() -> Iterator[Group]:
     yield from map(of_memory, LARGE)
     yield from map(of_16_bits, LARGE[:2])
     yield from (of_peers(shape, case) for shape in (*SMALL, *LARGE) for case in ("loss", "gradient"))
+    yield from map(of_door, (LARGE[0], LARGE[2]))
     yield from map(of_one_call, ("loss", "gradient"))
     yield of_read("binary_cross_entropy / read", "binary", (8192, 4096), 0.95)
     yield of_read("class axis 1 / read", "hard", (16, 21, 256, 256), 0.90)
@@ -194,7 +217,7 @@ def line(told: dict[str, Any]) -> str:
     """A row as a line of text."""
     times = ", ".join(f"{name} {seconds * 1e3:.4g} ms" for name, seconds in told["seconds"].items())
     return (
-        f"{told['target']:<28} {told['what']:<32} {told['least']:>6.2f} {told['aim']:>6.2f} "
+        f"{told['target']:<32} {told['what']:<32} {told['least']:>6.2f} {told['aim']:>6.2f} "
         f"{told['reached']:>8.2f}  {told['met']:<5}  {times}"
     )
 
@@ -208,12 +231,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="default: bench/results/targets.json, unless --only is given")
     given = parser.parse_args()
     here, results = about(), []
-    print(f"{'target':<28} {'of':<32} {'least':>6} {'aim':>6} {'reached':>8}  met")
+    print(f"{'target':<32} {'of':<32} {'least':>6} {'aim':>6} {'reached':>8}  met")
     for group in groups():
         chosen = group.only(given.only)  # the arrays of the last group go when this one takes its name
         if given.list:
             for row in chosen.rows:
-                print(f"{row.target:<28} {row.what:<32} {row.least:>6.2f} {row.aim:>6.2f}")
+                print(f"{row.target:<32} {row.what:<32} {row.least:>6.2f} {row.aim:>6.2f}")
         elif chosen.rows:
             for told in measured(chosen, given.rounds):
                 results.append(told)

@@ -16,7 +16,8 @@ Form = Literal["rows", "elements", "labels"]
 
 Shape = tuple[int, ...]
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES, _LEAST_BYTES = 1 << 20, 1 << 18
+_BLOCKS = 8  # at least, where they do not become smaller than that: for threads to share evenly
 _BLOCK_ROWS = 16
 
 
@@ -169,7 +170,8 @@ def _breaks(shape: Shape, strides: tuple[Shape, ...], axes: range) -> list[int]:
 def _block(form: Form, normal: Shape, itemsize: int) -> int:
     """Choose the units of a block from the shape alone, so that results do not depend on the number of threads."""
     width = min(normal[1], SEGMENT) if form == "elements" else normal[1]
-    units = max(_BLOCK_BYTES // max(width * itemsize, 1), 1)
+    size = min(_BLOCK_BYTES, max(prod(normal) * itemsize // _BLOCKS, _LEAST_BYTES))
+    units = max(size // max(width * itemsize, 1), 1)
     inner = normal[2] if form == "rows" else 1
     whole = inner if 1 < inner <= units else _BLOCK_ROWS
     return units // whole * whole or units
