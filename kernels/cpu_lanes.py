@@ -3,8 +3,7 @@
 Sixteen rows (eight in float64) go through their classes together, so every step, the logarithm included, serves them
 all. Few classes are copied first, so that each is read once; where they lie side by side, rows are turned to columns in
 registers. Lanes never mix: a row's bits do not depend on its neighbours. The exponentials are taken relative to a
-reference near the maximum: that of the first classes, raised (and those at hand done again) when later ones pass it by
-more than `SLACK`.
+lane's maximum so far, which is found for a block of classes before they are added up.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from .calls import integers, reals
 from .cpu_lane_tiles import FEW_CLASSES, lane_holder, lane_places
-from .cpu_parts import INTEGERS, REALS, SLACK, Options, device_functions
+from .cpu_parts import INTEGERS, REALS, Options, device_functions
 from .jit import inline, kernel, splice
 from .memory import (
     any_set,
@@ -34,7 +33,7 @@ from .simd import apart, as_index, following, full, full_index, full_wide, iota,
 from .tiles import hold
 
 BLOCK = 32
-"""Classes between two looks at the references."""
+"""Classes whose maximum is found before they are added up."""
 
 
 def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
@@ -53,7 +52,7 @@ def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
 
 
 def lane_block(options: Options, device: SimpleNamespace) -> Any:
-    """Sums over some classes, relative to a reference, and their maximum; of scores, also ranks and its place.
+    """Sums over some classes, relative to a reference; of scores, also ranks, the maximum and its place.
 
     What the options do not ask for comes back as 0: a function of its own would hand it over through memory.
     """
@@ -67,7 +66,7 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
         at, soft_at, class_weight = row
         target, z_target = aimed
         zero, zeros = full(X, 0.0), full_wide(X, 0.0)
-        sums = (zero, zeros, full(X, -math.inf), zero, zero, zeros, zeros, zeros, zero, zero, zero)
+        sums = (zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         y, w, before, hot = zero, zero, full_index(X, 0), mask
         above, (most, winner) = following(X, z_target), best
         for c in range(j, end):
@@ -83,49 +82,45 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
                 higher = z > most
                 most, winner = select(higher, z, most), select(higher, k, winner)
             sums = step(z, mask, hot, ref, y, w, sums)
-        _, total, top, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
+        _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
         smooth = (wide(shift), wide(seen)) if smoothed else (0.0, 0.0)
         exact = (mass, moment, negentropy) if soft else (0.0, 0.0, 0.0)
         scores = (wide(energy), wide(rest), wide(square), before, most, winner) if scored else (0.0,)
-        return top, total, smooth, exact, scores
+        return total, smooth, exact, scores
 
     return sums_of
 
 
 def lane_sums(options: Options, device: SimpleNamespace) -> Any:
-    """Sums over all classes, relative to each lane's last reference."""
+    """Sums over all classes, relative to each lane's maximum."""
     X, smoothed, weighted, scored = options.logits, options.smoothed, options.weighted, options.result == "score"
     maximum_of, sums_of, exp = lane_maximum(options, device), lane_block(options, device), device.exp
     hard = options.target == "hard"
 
     @splice
     def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, target_mass: Any, curve: Any) -> Any:
-        ref = top = full(X, -math.inf)
+        top = full(X, -math.inf)
         zeros = full_wide(X, 0.0)
         total = shift = seen = energy = rest = square = mass = moment = negentropy = zeros
         before, best, j = full_index(X, 0), (top, full_index(X, 0)), 0
         while j < classes:
             end = min(j + BLOCK, classes)
-            fresh = ref == -math.inf
-            if any_set(fresh):
-                ref = select(fresh, maximum_of(row[0], steps[0], mask, j, end, curve), ref)
-            base = select(ref == -math.inf, 0.0, ref)  # nothing but -inf so far: 0 lets a NaN show
-            peak, part, smooth, exact, scores = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
-            over = (peak - base) > SLACK
-            if any_set(over):
-                fall = select(over, wide(ref) - wide(peak), 0.0)
+            peak = maximum(maximum_of(row[0], steps[0], mask, j, end, curve), top)
+            raised = (peak > top) & (top != -math.inf)
+            if any_set(raised):
+                fall = select(raised, wide(top) - wide(peak), 0.0)
                 factor = wide(exp(narrow(X, fall)))
                 if scored:
                     energy = select(factor > 0.0, factor * (energy + fall * total), 0.0)
                     rest, square = factor * rest, factor * factor * square
-                if smoothed and j > 0:
+                if smoothed:
                     shift = shift + fall * (seen if weighted else j)
                 moment = moment + select(mass == 0.0, 0.0, fall * mass)
                 total = total * factor
-                ref = select(over, peak, ref)
-                continue
-            top, total = maximum(peak, top), total + part
-            shift, seen = shift + smooth[0], seen + smooth[1]
+            top = peak
+            base = select(top == -math.inf, 0.0, top)  # nothing but -inf so far: 0 lets a NaN show
+            part, smooth, exact, scores = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
+            total, shift, seen = total + part, shift + smooth[0], seen + smooth[1]
             if hard:  # as a one-hot target adds up, to the bit
                 here = select((aimed[0] >= j) & (aimed[0] < end), target_mass, 0.0)
                 mass, moment = mass + here, moment + select(here == 0.0, 0.0, here * (wide(aimed[1]) - wide(base)))
@@ -135,7 +130,7 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
                 energy, rest, square = energy + scores[0], rest + scores[1], square + scores[2]
                 before, best = before + scores[3], (scores[4], scores[5])
             j = end
-        return top, ref, total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
+        return top, total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
 
     return sums
 
@@ -185,7 +180,7 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
     @inline
     def results(mask: Any, number: Any, to: Any, state: Any, nans: Any, scores: Any) -> Any:
         prediction, confidence, entropy, rank, brier = to
-        top, ref, total, d, logd, aimed = state
+        _, d, logd, aimed = state
         energy, rest, square, before, winner = scores
         target, _ = aimed
         holds, first_nan, amid = nans
@@ -193,19 +188,18 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
         lanes = iota(X) * 8
         scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
         store_part(R, confidence + size * number, 0, mask, narrow(X, full_wide(X, 1.0) / d))
-        spread = entropy_of(logd, energy / total, wide(top) - wide(ref))
-        store_part(R, entropy + size * number, 0, mask, narrow(X, spread))
+        store_part(R, entropy + size * number, 0, mask, narrow(X, entropy_of(logd, energy / d)))
         if rank != 0:
             aside = target < 0
             scatter_index(X, lanes + (rank + 8 * number), mask, select(aside, full_index(X, -1), before))
-            value = select(aside, 0.0, brier_of(rest / total, square / (total * total)))
+            value = select(aside, 0.0, brier_of(rest / d, square / (d * d)))
             store_part(R, brier + size * number, 0, mask, narrow(X, value))
 
     @splice
     def report(at: Any, step: Any, mask: Any, classes: Any, number: Any, normalizer: Any, to: Any, state: Any,
                scores: Any, curve: Any) -> Any:  # fmt: skip
         """Write the log-normaliser, and the scores if they are asked for."""
-        top, d, logd, aimed = state[0], state[3], state[4], state[5]
+        top, d, logd, aimed = state
         nans = mask & ~mask, full_index(X, 0), full_index(X, 0)
         if any_set(mask & (d != d)):
             nans = amid_nan(at, step, mask, classes, aimed, curve)
@@ -250,7 +244,7 @@ def make_lanes(options: Options) -> Any:
         lane_results(seen, device),
     )
     places, aim, (bring, give) = lane_places(options), lane_target(seen, device), lane_holder(options)
-    exp, log, loss_of, factors_of = device.exp, device.log, device.loss, device.factors
+    log, loss_of, factors_of = device.log, device.loss, device.factors
     hard, output, reported = options.target == "hard", options.output != "", options.result in ("lse", "score")
     n_integers, n_reals = len(INTEGERS), len(REALS)
 
@@ -286,17 +280,13 @@ def make_lanes(options: Options) -> Any:
                 )
                 if any_set(bad):
                     return number + lowest(bad)
-            top, ref, total, shift, exact, scores = sums(row, steps, mask, classes, aimed, mass, curve)
-            d = total
-            if any_set(top != ref):
-                d = total / wide(exp(top - ref))
+            top, d, shift, exact, scores = sums(row, steps, mask, classes, aimed, mass, curve)
             logd, peak = log(d), wide(top)
             if loss:
-                value = loss_of(exact, shift, peak, wide(ref), logd, weight, classes, terms)
+                value = loss_of(exact, shift, peak, logd, weight, classes, terms)
                 store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value, 0.0)))
             if reported:
-                state = top, ref, total, d, logd, aimed
-                report(at, x_step, mask, classes, number, normalizer, to, state, scores, curve)
+                report(at, x_step, mask, classes, number, normalizer, to, (top, d, logd, aimed), scores, curve)
             if output:
                 gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
                 factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)

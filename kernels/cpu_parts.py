@@ -13,9 +13,6 @@ from . import numerics, simd
 from .jit import inline, splice
 from .simd import Format, absolute, fma, full, maximum, select, wide
 
-SLACK = 2.0
-"""How far, in nats, a row's maximum may pass the reference of its exponentials before the reference is raised."""
-
 
 class Flags(NamedTuple):
     """What a call asks of a kernel over classes; what is not asked for is not compiled."""
@@ -108,12 +105,11 @@ def _step(options: Options, term: Any, log: Any) -> Any:
 
     @splice
     def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
-        total, whole, top, shift, seen, mass, moment, negentropy, energy, rest, square = sums
+        total, whole, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         lead = z - ref
         t = maximum(least, lead)
         e = term(t)
         total = total + e
-        top = maximum(z, top)
         if smoothed:
             if weighted:  # a class of weight 0 adds nothing, at -inf too
                 shift, seen = shift + select(valid & (w != 0.0), lead * w, 0.0), seen + w
@@ -130,7 +126,7 @@ def _step(options: Options, term: Any, log: Any) -> Any:
             other = select(hot, 0.0, e)
             rest = rest + other
             square = fma(other, other, square)
-        return total, whole, top, shift, seen, mass, moment, negentropy, energy, rest, square
+        return total, whole, shift, seen, mass, moment, negentropy, energy, rest, square
 
     return step
 
@@ -179,13 +175,13 @@ def _loss(options: Options, device: SimpleNamespace) -> Any:
     nll, smooth = device.nll, device.smooth
 
     @splice
-    def loss(exact: Any, shift: Any, top: Any, ref: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
+    def loss(exact: Any, shift: Any, top: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
         mass, moment, negentropy = exact
         smoothing, z_loss, weights, _ = terms
-        value = nll(mass, moment, top - ref, logd)
+        value = nll(mass, moment, logd)
         if smoothed:
             value = select(smoothing == 1.0, 0.0, value)  # else 0 times an infinite loss
-            value = smooth(value, smoothing, classes, weights, logd, shift + (ref - top) * weights)
+            value = smooth(value, smoothing, classes, weights, logd, shift)
         if divergence:
             value = value + negentropy
         if z_loss != 0.0:

@@ -114,7 +114,7 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
         apart()
         zero, zeros, least = full(X, 0.0), full_wide(X, 0.0), full(X, -math.inf)
         limits = full(X, z_target), full(X, following(X, z_target))  # ties rank before the target if they come before
-        sums = (zero, zeros, least, zero, zero, zeros, zeros, zeros, zero, zero, zero)
+        sums = (zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         state, k = (sums, least, 0, full(X, min(max(target - j, -1), BLOCK))), j
         while k + 2 * lanes <= end:
             pause = min(end, k + STRETCH * lanes)
@@ -127,7 +127,7 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
             state = part(row, onward, k, end - k, ref, limits, state, curve)
             k += lanes
         sums, peak, before, _ = state
-        _, total, _, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
+        _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
         real = hsum(total), wide(hsum(shift)), wide(hsum(seen))
         scores = wide(hsum(energy)), wide(hsum(rest)), wide(hsum(square)), before
         return hmax(peak), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
@@ -318,7 +318,7 @@ def make_rows(options: Options) -> Any:
             )
             logd, lead = log(d), wide(top)
             if loss:
-                value = loss_of(exact, shift, lead, lead, logd, weight, classes, terms)
+                value = loss_of(exact, shift, lead, logd, weight, classes, terms)
                 poke(R, loss + size * number, value if target >= 0 or not hard else 0.0)
             nan = -1
             if result != "loss" and d != d:

@@ -163,9 +163,9 @@ def row_formulas(jit: Jit, ops: Any) -> SimpleNamespace:
     maximum, select = ops.maximum, ops.select
 
     @jit
-    def nll(mass: Any, moment: Any, lead: Any, logd: Any) -> Any:
-        """Σ y·(lse - z), from mass = Σ y, moment = Σ y·(z - ref) and lead = top - ref; never from lse alone."""
-        return mass * logd - (moment - mass * lead)
+    def nll(mass: Any, moment: Any, logd: Any) -> Any:
+        """Σ y·(lse - z), from mass = Σ y and moment = Σ y·(z - top); never from lse alone."""
+        return mass * logd - moment
 
     @jit
     def smooth(loss: Any, smoothing: Any, classes: Any, weights: Any, logd: Any, shift: Any) -> Any:
@@ -173,9 +173,9 @@ def row_formulas(jit: Jit, ops: Any) -> SimpleNamespace:
         return (1.0 - smoothing) * loss + (smoothing / classes) * (weights * logd - shift)
 
     @jit
-    def entropy(logd: Any, energy: Any, lead: Any) -> Any:
-        """-Σ p·log p, from energy = Σ p·(z - ref) and lead = top - ref."""
-        return maximum(0.0, logd - (energy - lead))
+    def entropy(logd: Any, energy: Any) -> Any:
+        """-Σ p·log p, from energy = Σ p·(z - top)."""
+        return maximum(0.0, logd - energy)
 
     @jit
     def brier(miss: Any, squares: Any) -> Any:

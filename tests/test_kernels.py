@@ -88,7 +88,8 @@ def test_cross_entropy_and_its_gradient_are_those_of_float64(kernels, rng, dtype
     loss, grad = row_loss(kernels, "cross_entropy", x, target, **options)
     want_loss, want_grad = autograd_cross_entropy(x, target, **options)
     assert_close(loss, want_loss, 4, scale=1.0)
-    assert_close(grad, want_grad, 4, scale=np.abs(want_grad).max() if dtype in WIDE else 0.01)
+    ulps = 4 + options.get("softcap", 0)  # a bent logit errs by an ulp of the cap, the gradient by as much of itself
+    assert_close(grad, want_grad, ulps, scale=np.abs(want_grad).max() if dtype in WIDE else 0.01)
 
 
 @pytest.mark.parametrize("dtype", WIDE, ids=str)
