@@ -58,15 +58,15 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
     """
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
-    step, fold, transform, smoothed = device.step, device.fold, device.transform, options.smoothed
+    step, pair, fold, transform, smoothed = device.step, device.pair, device.fold, device.transform, options.smoothed
 
     @inline
     def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, ref: Any, aimed: Any, best: Any, curve: Any) -> Any:
         apart()
         at, soft_at, class_weight = row
         target, z_target = aimed
-        zero, zeros = full(X, 0.0), full_wide(X, 0.0)
-        sums = (zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
+        zero, zeros, minus = full(X, 0.0), full_wide(X, 0.0), full(X, -0.0)
+        sums = (minus, zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         y, w, before, hot = zero, zero, full_index(X, 0), mask
         above, (most, winner) = following(X, z_target), best
         for c in range(j, end):
@@ -82,7 +82,11 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
                 higher = z > most
                 most, winner = select(higher, z, most), select(higher, k, winner)
             sums = step(z, mask, hot, ref, y, w, sums)
-        _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
+            if c % 16 == 15:
+                sums = fold(sums)
+            elif c % 4 == 3:
+                sums = pair(sums)
+        _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
         smooth = (wide(shift), wide(seen)) if smoothed else (0.0, 0.0)
         exact = (mass, moment, negentropy) if soft else (0.0, 0.0, 0.0)
         scores = (wide(energy), wide(rest), wide(square), before, most, winner) if scored else (0.0,)

@@ -70,7 +70,7 @@ def device_functions(options: Options) -> SimpleNamespace:
     log = numerics.logarithm(inline, simd)
     device = SimpleNamespace(exp=exp, term=term, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = _transform(options, numerics.hyperbolic_tangent(inline, simd, real))
-    device.step, device.fold = _step(options, term, log), _fold(options)
+    device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
     device.value = _value(options, exp)
     device.loss, device.factors = _loss(options, device), _factors(options)
     return device
@@ -105,11 +105,11 @@ def _step(options: Options, term: Any, log: Any) -> Any:
 
     @splice
     def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
-        total, whole, shift, seen, mass, moment, negentropy, energy, rest, square = sums
+        pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         lead = z - ref
         t = maximum(least, lead)
         e = term(t)
-        total = total + e
+        pair = pair + e
         if smoothed:
             if weighted:  # a class of weight 0 adds nothing, at -inf too
                 shift, seen = shift + select(valid & (w != 0.0), lead * w, 0.0), seen + w
@@ -126,20 +126,27 @@ def _step(options: Options, term: Any, log: Any) -> Any:
             other = select(hot, 0.0, e)
             rest = rest + other
             square = fma(other, other, square)
-        return total, whole, shift, seen, mass, moment, negentropy, energy, rest, square
+        return pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square
 
     return step
 
 
-def _fold(options: Options) -> Any:
-    """Take the sum of exponentials over to float64: one large term would swallow small ones for the rest of a row."""
+def _folds(options: Options) -> Any:
+    """Take the sum of two exponentials over to that of some, and that to float64.
+
+    A term near 1 swallows small ones that are added to it, so they are added to each other first, and not for long.
+    """
     X = options.logits
 
     @splice
-    def fold(sums: Any) -> Any:
-        return (full(X, 0.0), sums[1] + wide(sums[0])) + sums[2:]  # noqa: RUF005
+    def pair(sums: Any) -> Any:
+        return (full(X, -0.0), sums[1] + sums[0]) + sums[2:]  # noqa: RUF005
 
-    return fold
+    @splice
+    def fold(sums: Any) -> Any:
+        return (full(X, -0.0), full(X, 0.0), sums[2] + wide(sums[1] + sums[0])) + sums[3:]  # noqa: RUF005
+
+    return pair, fold
 
 
 def _value(options: Options, exp: Any) -> Any:

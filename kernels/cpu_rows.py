@@ -34,7 +34,7 @@ from .simd import apart, following, full, full_wide, maximum, narrow, ramp, sele
 
 BLOCK = 2048
 AHEAD = 4096  # bytes
-STRETCH = 32
+STRETCH = 16
 """Vectors whose exponentials are added up in the arithmetic type."""
 
 
@@ -86,7 +86,8 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     X, Y, R = options.logits, options.soft or options.logits, options.real
     lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
     soft, weighted = options.target == "soft", options.weighted
-    add, fold, transform, line = vector_step(options, device), device.fold, device.transform, device.line
+    add, pair, fold = vector_step(options, device), device.pair, device.fold
+    transform, line = device.transform, device.line
 
     @splice
     def whole(row: Any, onward: Any, k: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
@@ -114,20 +115,21 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
         apart()
         zero, zeros, least = full(X, 0.0), full_wide(X, 0.0), full(X, -math.inf)
         limits = full(X, z_target), full(X, following(X, z_target))  # ties rank before the target if they come before
-        sums = (zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
+        sums = (full(X, -0.0), zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         state, k = (sums, least, 0, full(X, min(max(target - j, -1), BLOCK))), j
         while k + 2 * lanes <= end:
             pause = min(end, k + STRETCH * lanes)
             while k + 2 * lanes <= pause:
                 state = whole(row, onward, k, ref, limits, state, curve)
                 state = whole(row, onward, k + lanes, ref, limits, state, curve)
+                state = pair(state[0]), state[1], state[2], state[3]
                 k += 2 * lanes
             state = fold(state[0]), state[1], state[2], state[3]
         while k < end:
             state = part(row, onward, k, end - k, ref, limits, state, curve)
             k += lanes
         sums, peak, before, _ = state
-        _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
+        _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
         real = hsum(total), wide(hsum(shift)), wide(hsum(seen))
         scores = wide(hsum(energy)), wide(hsum(rest)), wide(hsum(square)), before
         return hmax(peak), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
