@@ -34,6 +34,8 @@ from .tiles import hold
 
 BLOCK = 32
 """Classes whose maximum is found before they are added up."""
+STRETCH = 8
+"""Classes whose exponentials are added up in the arithmetic type."""
 
 
 def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
@@ -58,7 +60,7 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
     """
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
-    step, pair, fold, transform, smoothed = device.step, device.pair, device.fold, device.transform, options.smoothed
+    step, fold, transform, smoothed = device.step, device.fold, device.transform, options.smoothed
 
     @inline
     def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, ref: Any, aimed: Any, best: Any, curve: Any) -> Any:
@@ -69,24 +71,24 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
         sums = (minus, zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         y, w, before, hot = zero, zero, full_index(X, 0), mask
         above, (most, winner) = following(X, z_target), best
-        for c in range(j, end):
-            z = transform(read(X, at + c * steps[0], mask), curve)
-            if soft:
-                y = read(Y, soft_at + c * steps[1], mask)
-            if weighted:
-                w = full(X, peek(R, class_weight + size * c))
-            if scored:
-                k = full_index(X, c)
-                hot = k == target
-                before = before + as_index(z >= select(k < target, z_target, above))
-                higher = z > most
-                most, winner = select(higher, z, most), select(higher, k, winner)
-            sums = step(z, mask, hot, ref, y, w, sums)
-            if c % 16 == 15:
-                sums = fold(sums)
-            elif c % 4 == 3:
-                sums = pair(sums)
-        _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
+        start = j
+        while start < end:
+            stop = min(start + STRETCH, end)
+            for c in range(start, stop):
+                z = transform(read(X, at + c * steps[0], mask), curve)
+                if soft:
+                    y = read(Y, soft_at + c * steps[1], mask)
+                if weighted:
+                    w = full(X, peek(R, class_weight + size * c))
+                if scored:
+                    k = full_index(X, c)
+                    hot = k == target
+                    before = before + as_index(z >= select(k < target, z_target, above))
+                    higher = z > most
+                    most, winner = select(higher, z, most), select(higher, k, winner)
+                sums = step(z, mask, hot, ref, y, w, sums)
+            start, sums = stop, fold(sums)
+        _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         smooth = (wide(shift), wide(seen)) if smoothed else (0.0, 0.0)
         exact = (mass, moment, negentropy) if soft else (0.0, 0.0, 0.0)
         scores = (wide(energy), wide(rest), wide(square), before, most, winner) if scored else (0.0,)
@@ -184,14 +186,15 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
     @inline
     def results(mask: Any, number: Any, to: Any, state: Any, nans: Any, scores: Any) -> Any:
         prediction, confidence, entropy, rank, brier = to
-        _, d, logd, aimed = state
+        top, d, logd, aimed = state
         energy, rest, square, before, winner = scores
         target, _ = aimed
         holds, first_nan, amid = nans
         winner, before = select(holds, first_nan, winner), select(holds, amid, before)
         lanes = iota(X) * 8
         scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
-        store_part(R, confidence + size * number, 0, mask, narrow(X, full_wide(X, 1.0) / d))
+        # top - top is NaN in a row of -inf
+        store_part(R, confidence + size * number, 0, mask, narrow(X, (wide(top - top) + 1.0) / d))
         store_part(R, entropy + size * number, 0, mask, narrow(X, entropy_of(logd, energy / d)))
         if rank != 0:
             aside = target < 0

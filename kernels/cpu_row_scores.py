@@ -67,7 +67,7 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
         energy, rest, square, before, top_at = scores
         winner = nan if nan >= 0 else find(row[0], top_at, classes, top, curve)
         poke_index(prediction + 8 * number, winner)
-        poke(R, confidence + size * number, 1.0 / d)
+        poke(R, confidence + size * number, (wide(top - top) + 1.0) / d)  # NaN in a row of -inf
         poke(R, entropy + size * number, entropy_of(logd, energy / d))
         if rank != 0 and target < 0:
             poke_index(rank + 8 * number, -1)

@@ -25,7 +25,7 @@ KERNELS = {
     "bfloat16 loss": (make_rows, Options(BF, "loss", "hard"), {"znver4": 25, "haswell": 52}),
     "gradient": (make_rows, Options(F4, "loss", "hard", output="gradient"), {"znver4": 25, "haswell": 52}),
     "scores": (make_rows, Options(F4, "score", "hard"), {"znver4": 36, "haswell": 105}),
-    "few classes": (make_lanes, Options(F4, "loss", "hard", held=True, turned=True), {"znver4": 24, "haswell": 54}),
+    "few classes": (make_lanes, Options(F4, "loss", "hard", held=True, turned=True), {"znver4": 19, "haswell": 46}),
     "binary": (make_elements, BINARY, {"znver4": 66, "haswell": 160}),
 }
 

@@ -57,10 +57,12 @@ def test_scores_are_those_of_float64(kernels, rng, dtype, shape, options):
         assert bits(without[name]) == bits(got[name])
 
 
-def test_ties_ignored_rows_and_infinite_rows(kernels):
+@pytest.mark.parametrize("classes", [4, 300])
+def test_ties_ignored_rows_and_infinite_rows(kernels, classes):
     rows = [[1, 2, 2, 0], [1, 2, 2, 0], [1, 2, 2, 0], [5, 5, 5, 5], [-INF] * 4, [0, INF, 0, 0], [NAN, 9, NAN, 0],
             [0, -INF, 0, -INF], [0, -INF, 0, 0]]  # fmt: skip
-    x = np.array(rows, np.float32)[:, :, None]
+    x = np.full((len(rows), classes, 1), -INF, np.float32)
+    x[:, :4, 0] = rows
     target = np.array([1, 2, -7, 3, 0, 1, 0, 0, 1])
     got = score(kernels, x, target, ignore_index=-7)
     np.testing.assert_array_equal(got["prediction"], [1, 1, 1, 0, 0, 1, 0, 0, 0])
