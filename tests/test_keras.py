@@ -31,7 +31,8 @@ def environment(backend, home):
 def test_suite(backend, tmp_path):
     pytest.importorskip(backend)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-q", str(SUITE)]
-    done = subprocess.run(command, env=environment(backend, tmp_path), capture_output=True, text=True, check=False)
+    options = {"env": environment(backend, tmp_path), "capture_output": True, "text": True, "timeout": 1200}
+    done = subprocess.run(command, check=False, **options)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
