@@ -9,7 +9,7 @@ from .cpu_parts import Options
 from .jit import inline, splice
 from .memory import any_set, first, load_part, poke, poke_index
 from .reductions import count, lowest
-from .simd import apart, full, ramp
+from .simd import apart, full, ramp, wide
 
 
 def class_finder(options: Options, transform: Any, hit: Any) -> Any:
