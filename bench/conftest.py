@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fusedloss")
     group.addoption("--quick", action="store_true", help="only the tasks that take no time")
     group.addoption("--against", metavar="A,B", help="the peers, such as torch,jax (default: those installed)")
-    group.addoption("--rounds", type=int, default=7, help="turns of each; slow ones take less (default: 7)")
+    group.addoption("--rounds", type=int, default=5, help="turns of each; slow ones take less (default: 5)")
     group.addoption("--results", type=Path, metavar="F", help="keep results in F, as `fusedloss bench --json` does")
 
 

@@ -28,7 +28,7 @@ from .scaling import threaded
 LARGE = [(32768, 1000), (4096, 32000), (1024, 128256)]
 SMALL = [(65536, 10), (65536, 128)]
 COMPILERS = ("torch.compile", "jax")
-ROUNDS = 15
+ROUNDS = 11
 BUDGET = 4.0  # seconds of a slow contender in a group
 
 

@@ -18,9 +18,8 @@ import tensorflow as tf
 def cross_entropy(
     x: Any, y: Any, label_smoothing: float = 0.0, z_loss: float = 0.0, softcap: float | None = None
 ) -> Any:
-    """The mean loss, in float32 where 16 bits lose too much."""
-    if x.dtype.size == 2 and (label_smoothing or softcap is not None):
-        x = tf.cast(x, tf.float32)
+    """The mean loss."""
+    x = _wide(x, label_smoothing, softcap)
     if softcap is not None:
         x = softcap * tf.tanh(x / softcap)
     if label_smoothing:
@@ -34,11 +33,13 @@ def cross_entropy(
 
 def binary_cross_entropy(x: Any, y: Any) -> Any:
     """The mean loss."""
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=x))
+    x = _wide(x)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(y, x.dtype), logits=x))
 
 
 def evaluate(x: Any, y: Any) -> Any:
     """The mean loss, the accuracy, the mean entropy."""
+    x = _wide(x)
     log_p = tf.nn.log_softmax(x, 1)
     accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(x, 1), y), tf.float32))
     return cross_entropy(x, y), accuracy, -tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * log_p, 1))
@@ -47,6 +48,11 @@ def evaluate(x: Any, y: Any) -> Any:
 def evaluate_binary(x: Any, y: Any) -> Any:
     """The mean loss, the accuracy."""
     return binary_cross_entropy(x, y), tf.reduce_mean(tf.cast(tf.equal(x > 0, y > 0), tf.float32))
+
+
+def _wide(x: Any, *options: Any) -> Any:
+    """In float32 where 16 bits overflow, as float16 does in the sum of the losses, or lose too much."""
+    return tf.cast(x, tf.float32) if x.dtype == tf.float16 or (x.dtype.size == 2 and any(options)) else x
 
 
 def value_and_grad(function: Any) -> Any:

@@ -17,9 +17,8 @@ Function = Callable[..., Any]
 def cross_entropy(
     x: Any, y: Any, label_smoothing: float = 0.0, z_loss: float = 0.0, softcap: float | None = None
 ) -> Any:
-    """The mean loss, in float32 where 16 bits overflow or lose too much."""
-    if x.itemsize == 2 and (label_smoothing or softcap is not None):
-        x = x.float()
+    """The mean loss."""
+    x = _wide(x, label_smoothing, softcap)
     if softcap is not None:
         x = softcap * torch.tanh(x / softcap)
     loss = functional.cross_entropy(x, y, label_smoothing=label_smoothing)
@@ -33,6 +32,7 @@ def binary_cross_entropy(x: Any, y: Any) -> Any:
 
 def evaluate(x: Any, y: Any) -> Any:
     """The mean loss, the accuracy, the mean entropy."""
+    x = _wide(x)
     log_p = torch.log_softmax(x, 1)
     accuracy = (x.argmax(1) == y).float().mean()
     return functional.nll_loss(log_p, y), accuracy, -(log_p.exp() * log_p).sum(1).mean()
@@ -41,6 +41,11 @@ def evaluate(x: Any, y: Any) -> Any:
 def evaluate_binary(x: Any, y: Any) -> Any:
     """The mean loss, the accuracy."""
     return binary_cross_entropy(x, y), ((x > 0) == (y > 0)).float().mean()
+
+
+def _wide(x: Any, *options: Any) -> Any:
+    """In float32 where 16 bits overflow, as float16 does in the sum of the losses, or lose too much."""
+    return x.float() if x.dtype == torch.float16 or (x.itemsize == 2 and any(options)) else x
 
 
 def contender(
