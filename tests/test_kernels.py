@@ -93,7 +93,9 @@ def test_cross_entropy_and_its_gradient_are_those_of_float64(kernels, rng, dtype
 
 
 @pytest.mark.parametrize("dtype", WIDE, ids=str)
-@pytest.mark.parametrize(("classes", "options"), [*((301, each) for each in OPTIONS), (41, OPTIONS[-1])], ids=str)
+@pytest.mark.parametrize(
+    ("classes", "options"), [(301, OPTIONS[0]), (301, OPTIONS[-1]), (41, OPTIONS[3]), (41, OPTIONS[-1])], ids=str
+)
 def test_one_hot_target_equals_hard_target_to_the_last_bit(kernels, rng, dtype, classes, options):
     x = (4 * rng.standard_normal((300, classes, 1))).astype(dtype)
     x[::3, 5:9] = -INF
