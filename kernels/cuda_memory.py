@@ -16,6 +16,11 @@ from numba.cuda.extending import intrinsic
 
 from .cuda_prims import F32, F64, I32, I64, pure
 
+__all__ = [
+    "atomic_least", "funnel", "held", "held16", "hold", "hold16", "load16", "load16_kept", "pack", "peek", "poke",
+    "store16", "unpack",
+]  # fmt: skip
+
 I8, I16, F16 = ir.IntType(8), ir.IntType(16), ir.HalfType()
 V4 = ir.VectorType(I32, 4)
 GLOBAL, SHARED = 1, 3
@@ -245,8 +250,11 @@ def unpack(code: str) -> Any:
 
 
 def _from_doubles(builder: Any, reals: Any) -> Any:
-    raw = [builder.bitcast(value, I64) for value in reals]
-    return [part for pair in raw for part in (builder.trunc(pair, I32), builder.trunc(builder.lshr(pair, I64(32)), I32))]
+    words = []
+    for value in reals:
+        raw = builder.bitcast(value, I64)
+        words += [builder.trunc(raw, I32), builder.trunc(builder.lshr(raw, I64(32)), I32)]
+    return words
 
 
 def _from_halves(builder: Any, code: str, reals: Any) -> Any:

@@ -14,6 +14,12 @@ from numba import cuda
 from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
+__all__ = [
+    "absolute", "block", "blocks", "ex2", "exponent", "fma", "fmax", "following", "jit", "mantissa", "maximum",
+    "minimum", "pow2", "real", "select", "shuffle_xor", "sync", "sync_any", "thread", "threads", "vote_any", "whole",
+    "wide",
+]  # fmt: skip
+
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
 PURE = ("nounwind", "readnone")

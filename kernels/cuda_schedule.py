@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from greenlet import getcurrent, greenlet
 
+__all__ = ["block", "blocks", "shuffle_xor", "sync", "sync_any", "thread", "threads", "vote_any"]
+
 WARP = 32
 
 _block = _blocks = _thread = _threads = 0

@@ -16,6 +16,11 @@ import numpy as np
 
 from .cuda_schedule import Fault
 
+__all__ = [
+    "atomic_least", "funnel", "held", "held16", "hold", "hold16", "load16", "load16_kept", "pack", "peek", "poke",
+    "store16", "unpack",
+]  # fmt: skip
+
 DTYPE = {
     "bf": "u2", "f2": "f2", "f4": "f4", "f8": "f8", "b1": "u1", "words": "V16",
     **{f"{kind}{size}": f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)},

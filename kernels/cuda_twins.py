@@ -14,17 +14,14 @@ import cffi
 import numpy as np
 
 from . import cuda_schedule, cuda_twin_memory
-from .cuda_schedule import Fault, block, blocks, shuffle_xor, sync, sync_any, thread, threads, vote_any
-from .cuda_twin_memory import (
-    atomic_least, funnel, held, held16, hold, hold16, lend, load16, load16_kept, pack, peek, poke, retract, store16,
-    unpack,
-)  # fmt: skip
+from .cuda_schedule import *  # noqa: F403
+from .cuda_twin_memory import *  # noqa: F403
 
 __all__ = [
-    "Fault", "absolute", "atomic_least", "block", "blocks", "ex2", "exponent", "fma", "fmax", "following", "funnel",
-    "held", "held16", "hold", "hold16", "jit", "launch", "lend", "load16", "load16_kept", "mantissa", "maximum",
-    "minimum", "pack", "peek", "poke", "pow2", "real", "retract", "select", "shuffle_xor", "store16", "sync",
-    "sync_any", "thread", "threads", "unpack", "vote_any", "whole", "wide",
+    "absolute", "atomic_least", "block", "blocks", "ex2", "exponent", "fma", "fmax", "following", "funnel", "held",
+    "held16", "hold", "hold16", "jit", "load16", "load16_kept", "mantissa", "maximum", "minimum", "pack", "peek",
+    "poke", "pow2", "real", "select", "shuffle_xor", "store16", "sync", "sync_any", "thread", "threads", "unpack",
+    "vote_any", "whole", "wide",
 ]  # fmt: skip
 
 f4, f8 = np.float32, np.float64
