@@ -10,6 +10,8 @@ SIMULATED = os.environ.get("FUSEDLOSS_CUDA_SIMULATOR", "") == "1"
 WARP = 32
 
 if SIMULATED:
+    from .cuda_schedule import *  # noqa: F403
+    from .cuda_twin_memory import *  # noqa: F403
     from .cuda_twins import *  # noqa: F403
 else:
     from .cuda_memory import *  # noqa: F403

@@ -14,14 +14,10 @@ import cffi
 import numpy as np
 
 from . import cuda_schedule, cuda_twin_memory
-from .cuda_schedule import *  # noqa: F403
-from .cuda_twin_memory import *  # noqa: F403
 
 __all__ = [
-    "absolute", "atomic_least", "block", "blocks", "ex2", "exponent", "fma", "fmax", "following", "funnel", "held",
-    "held16", "hold", "hold16", "jit", "load16", "load16_kept", "mantissa", "maximum", "minimum", "pack", "peek",
-    "poke", "pow2", "real", "select", "shuffle_xor", "store16", "sync", "sync_any", "thread", "threads", "unpack",
-    "vote_any", "whole", "wide",
+    "absolute", "ex2", "exponent", "fma", "fmax", "following", "jit", "mantissa", "maximum", "minimum", "pow2", "real",
+    "select", "whole", "wide",
 ]  # fmt: skip
 
 f4, f8 = np.float32, np.float64
