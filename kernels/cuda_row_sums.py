@@ -30,7 +30,7 @@ def group_sums(options: CudaOptions) -> Any:
 
     @jit
     def together(state: Any) -> Any:
-        mine, base, _, _, _, before, where, shift, mass, moment, negentropy = state
+        mine, base, _, (before, where), (shift, mass, moment, negentropy) = state
         top = peak(mine)
         if online:
             base = fmax(top, lowest)
