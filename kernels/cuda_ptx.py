@@ -76,17 +76,18 @@ def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, 
     """The PTX of a kernel for a compute capability, such as (9, 0): from the disk, or compiled and put there."""
     folder = _folder()
     if folder is None:
-        return _compile(function, integers, reals, threads, cc)
+        return compiled(function, integers, reals, threads, cc)
     digest = hashlib.sha256(repr((key, integers, reals, threads, cc)).encode()).hexdigest()[:40]
     path = folder / f"fusedloss.{digest}.ptx"
     ptx = _read(path)
     if ptx is None:
-        ptx = _compile(function, integers, reals, threads, cc)
+        ptx = compiled(function, integers, reals, threads, cc)
         _write(path, ptx)
     return ptx
 
 
-def _compile(function: Callable[..., None], integers: int, reals: int, threads: int, cc: Any) -> str:
+def compiled(function: Callable[..., None], integers: int, reals: int, threads: int, cc: Any) -> str:
+    """The PTX of a kernel, compiled now."""
     signature = (types.int64,) * integers + (types.float64,) * reals
     options = {"device": False, "abi": "numba", "cc": cc, "launch_bounds": threads}
     ptx = _uncontracted(function, signature, options)
