@@ -33,12 +33,10 @@ from .cuda_machine import (
     wide,
 )  # fmt: skip
 from .cuda_ops import SIZES
-from .cuda_parts import CudaOptions, batch, device_functions, entry, no_sums
+from .cuda_parts import BATCH, CudaOptions, batch, device_functions, entry, no_sums
 from .cuda_row_sums import group_sums, hard_target
 from .cuda_rows import place, row_finisher
 
-BATCH = 8
-"""Classes that a thread has in flight."""
 TILE_BYTES = 256
 """The longest row that is brought to shared memory."""
 

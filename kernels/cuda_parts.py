@@ -30,6 +30,8 @@ REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
 gradient and Σ w lie, `status` is where an offence is reported, `kept` how many times 16 bytes of a row are kept
 in shared memory."""
 
+BATCH = 8
+"""Classes that a thread with a row of its own has in flight."""
 FAR = -200.0
 """As good as -inf for what is raised to a power, but harmless where it is multiplied by 0."""
 
@@ -66,6 +68,11 @@ class CudaOptions:
     def lanes(self) -> int:
         """Elements of 16 bytes."""
         return 16 // SIZES[self.logits]
+
+    @property
+    def vectors(self) -> int:
+        """Loads of 16 bytes of logits that a thread has in flight: as many as it has registers for."""
+        return 2 if self.target == "soft" or self.weighted or self.transform == "softcap" else 4
 
     @property
     def online(self) -> bool:

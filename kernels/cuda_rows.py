@@ -43,8 +43,6 @@ from .cuda_parts import CudaOptions, batch, device_functions, entry, no_sums
 from .cuda_row_sums import SLOTS, group_sums, hard_target, row_values, scores
 from .numerics import LEAST
 
-VECTORS = 4
-"""Loads of 16 bytes that a thread has in flight."""
 ROOM = SLOTS * SLOT
 """Where a row begins in shared memory."""
 
@@ -151,25 +149,42 @@ def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) ->
     """A thread's sums over its share of a row; what is left of the row after the last 16 bytes goes to thread 0."""
     lanes, group, size, start = options.lanes, options.group, SIZES[options.logits], no_sums(options)
     load, rest, add = row_loader(options, device, shifted), rest_loader(options, device), batch(options, device)
-    (operands, some_operands), stride = operand_loader(options, options.lanes), group * options.lanes
+    (operands, some_operands), stride, flight = operand_loader(options, lanes), group * lanes, options.vectors
+
+    @jit
+    def load_next(j: Any, a: Any) -> Any:
+        row, k, curve = a
+        return load(row, k + j * group, curve)
+
+    @jit
+    def targets_next(items: Any, j: Any, a: Any) -> Any:
+        beside, c, target = a
+        return operands(items[0], beside, c + j * stride, target)[0]
+
+    @jit
+    def weights_next(items: Any, j: Any, a: Any) -> Any:
+        beside, c, target = a
+        return operands(items[0], beside, c + j * stride, target)[1]
+
+    several, single, targets, weights = (
+        table(load_next, flight),
+        table(load_next, 1),
+        each(targets_next),
+        each(weights_next),
+    )
 
     @jit
     def sums(row: Any, beside: Any, classes: Any, lane: Any, reference: Any, aimed: Any, curve: Any) -> Any:
         state, k, vectors, target = start(reference), lane, classes // lanes, aimed[0]
-        while k + 3 * group < vectors:
-            c = k * lanes
-            za, zb = load(row, k, curve), load(row, k + group, curve)
-            zc, zd = load(row, k + 2 * group, curve), load(row, k + 3 * group, curve)
-            ya, wa = operands(za, beside, c, target)
-            yb, wb = operands(zb, beside, c + stride, target)
-            yc, wc = operands(zc, beside, c + 2 * stride, target)
-            yd, wd = operands(zd, beside, c + 3 * stride, target)
-            state = add(state, (za, zb, zc, zd), (ya, yb, yc, yd), (wa, wb, wc, wd), c, stride, aimed)
-            k += 4 * group
+        while k + (flight - 1) * group < vectors:
+            z, c = several((row, k, curve)), k * lanes
+            y, w = targets((z,), (beside, c, target)), weights((z,), (beside, c, target))
+            state = add(state, z, y, w, c, stride, aimed)
+            k += flight * group
         while k < vectors:
-            z = load(row, k, curve)
-            y, w = operands(z, beside, k * lanes, target)
-            state = add(state, (z,), (y,), (w,), k * lanes, stride, aimed)
+            z, c = single((row, k, curve)), k * lanes
+            y, w = targets((z,), (beside, c, target)), weights((z,), (beside, c, target))
+            state = add(state, z, y, w, c, stride, aimed)
             k += group
         c = vectors * lanes
         if lane == 0 and c < classes:
@@ -311,7 +326,7 @@ def row_finisher(options: CudaOptions, device: SimpleNamespace) -> Any:
     """Write a row's loss and scores, and give what its output needs: gain, hit and uniform."""
     values_of, report_of, exp, factors_of = (
         row_values(options, device),
-        scores(options, device, VECTORS),
+        scores(options, device),
         device.exp,
         device.factors,
     )
