@@ -28,6 +28,7 @@ _fma4, _fma8 = _math.fmaf, _math.fma
 
 # One cell of each type: storing there and reading back is the cheapest way to round, and to see bits.
 _cell4 = np.zeros(1, f4)
+_single_cell = memoryview(_cell4)
 _cells = memoryview(bytearray(8))
 _float, _float_bits, _double, _double_bits = (_cells.cast(kind) for kind in "fIdQ")
 _POW2_4 = list((np.arange(1 << 9, dtype=np.uint32) << 23).view(f4))
@@ -52,7 +53,13 @@ def _typed(value: Any) -> Any:
 
 def fma(a: Any, b: Any, c: Any) -> Any:
     if a.__class__ is f4 and b.__class__ is f4 and c.__class__ is f4:
-        _cell4[0] = _fma4(a, b, c)
+        # In float64 the product is exact. Rounding the sum there first changes nothing, unless that is what brings it
+        # halfway between two float32, or near their least; then, or for NaN, the C library is asked, which is slower.
+        total = float(a) * float(b) + float(c)
+        _double[0] = total
+        if _double_bits[0] & 0x1FFFFFFF == 0x10000000 or not (total > 1e-37 or total < -1e-37):
+            total = _fma4(a, b, c)
+        _single_cell[0] = total
         return _cell4[0]
     return f8(_fma8(a, b, c))
 
@@ -118,7 +125,7 @@ def ex2(x: Any) -> Any:
         return _ZERO
     if power >= 128.0:
         return _INFINITE
-    _cell4[0] = 2.0**power
+    _single_cell[0] = 2.0**power
     return _cell4[0]
 
 

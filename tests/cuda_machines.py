@@ -49,3 +49,10 @@ def calculated(function, *args):
     found = []
     launch(lambda: found.extend(function(*row) for row in zip(*(list(arg) for arg in args), strict=True)))
     return found
+
+
+def aligned(nbytes):
+    """Zeroed bytes at a multiple of 16."""
+    room = np.zeros(nbytes + 16, "u1")
+    skip = -room.ctypes.data % 16
+    return room[skip : skip + nbytes]
