@@ -16,25 +16,8 @@ import numpy as np
 from . import cuda_schedule, cuda_twin_memory
 
 __all__ = [
-    "absolute",
-    "chain",
-    "each",
-    "ex2",
-    "exponent",
-    "fma",
-    "fmax",
-    "fold",
-    "following",
-    "jit",
-    "mantissa",
-    "maximum",
-    "minimum",
-    "pow2",
-    "real",
-    "select",
-    "table",
-    "whole",
-    "wide",
+    "absolute", "chain", "each", "ex2", "exponent", "fma", "fmax", "fold", "following", "jit", "mantissa", "maximum",
+    "minimum", "pow2", "real", "select", "table", "whole", "wide",
 ]  # fmt: skip
 
 f4, f8 = np.float32, np.float64

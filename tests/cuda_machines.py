@@ -21,7 +21,7 @@ twins = _machine("cuda_schedule", "cuda_twin_memory", "cuda_twins")
 
 def card():
     """The leaves of the hardware, for kernels that are only compiled."""
-    return _machine("cuda_memory", "cuda_prims")
+    return _machine("cuda_memory", "cuda_prims", "cuda_tuples")
 
 
 @contextlib.contextmanager
