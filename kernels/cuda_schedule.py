@@ -21,6 +21,7 @@ __all__ = ["block", "blocks", "shuffle_xor", "sync", "sync_any", "thread", "thre
 WARP = 32
 
 _block = _blocks = _thread = _threads = 0
+_phase = 0  # how many blocks began and barriers were passed, ever
 _kernel: Any = None
 _args: Any = ()
 _failure: Exception | None = None
@@ -82,7 +83,7 @@ def blocks() -> int:
 
 def _meet(meeting: Meeting, value: Any) -> dict[int, Any]:
     """Wait until all members have come; what each of them brought."""
-    global _thread
+    global _thread, _phase
     me, frame, brought = _thread, sys._getframe(2), meeting.brought
     if not brought:
         meeting.code, meeting.place = frame.f_code, frame.f_lasti
@@ -94,6 +95,7 @@ def _meet(meeting: Meeting, value: Any) -> dict[int, Any]:
         meeting.outcome, meeting.brought = brought, {}
         _ready.extend(brought)
         _ready.pop()  # who came last goes on at once
+        _phase += meeting is _barrier
         return brought
     (_running[_ready.pop()] if _ready else _hub).switch()
     _thread = me
@@ -151,7 +153,8 @@ def _workers(count: int) -> list[greenlet]:
 
 
 def _run_block() -> None:
-    global _barrier
+    global _barrier, _phase
+    _phase += 1
     everyone = range(_threads)
     _barrier = Meeting("barrier", everyone)
     _warps[:] = [Meeting("shuffle", range(k, k + WARP)) for k in range(0, _threads, WARP)]

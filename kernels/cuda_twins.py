@@ -13,7 +13,7 @@ from typing import Any
 import cffi
 import numpy as np
 
-from . import cuda_schedule, cuda_twin_memory
+from . import cuda_schedule, cuda_twin_memory, cuda_twin_shared
 
 __all__ = [
     "absolute", "chain", "each", "ex2", "exponent", "fma", "fmax", "fold", "following", "jit", "mantissa", "maximum",
@@ -39,7 +39,12 @@ _ZERO, _INFINITE = f4(0), f4(math.inf)
 
 def launch(function: Any, args: Any, grid: int, count: int, shared: int) -> None:
     """Run a kernel: `grid` blocks of `count` threads, with so many bytes of shared memory."""
-    cuda_schedule.run(function, args, grid, count, lambda: cuda_twin_memory.begin_block(shared))
+
+    def begin() -> None:
+        cuda_twin_memory.prepare()
+        cuda_twin_shared.begin_block(shared)
+
+    cuda_schedule.run(function, args, grid, count, begin)
 
 
 def jit(function: Any) -> Any:

@@ -16,7 +16,7 @@ def _machine(*modules):
     return SimpleNamespace(**{name: getattr(module, name) for module in loaded for name in module.__all__})
 
 
-twins = _machine("cuda_schedule", "cuda_twin_memory", "cuda_twins")
+twins = _machine("cuda_schedule", "cuda_twin_memory", "cuda_twin_shared", "cuda_twins")
 
 
 def card():

@@ -90,17 +90,58 @@ def faulty(kernel, message, *args, **launching):
         launch(kernel, *args, **launching)
 
 
-def test_a_missing_barrier_is_found_in_either_direction():
-    for reach in (1, -1):
+@pytest.mark.parametrize("reach", [1, -1])
+@pytest.mark.parametrize("forwards", [True, False])
+def test_a_missing_barrier_is_found_whoever_runs_first(reach, forwards):
+    held, hold = m.held("f4"), m.hold("f4")
 
-        def kernel(out, reach=reach):
-            me = m.thread()
-            m.hold("f4")(4 * me, F4(1))
-            m.poke("f4")(out + 4 * (64 * m.block() + me), m.held("f4")(4 * ((me + reach) % 64)))
+    def kernel(out):
+        me = m.thread()
+        if (m.block() == 0) == forwards:
+            hold(4 * me, F4(1))
+            m.poke("f4")(out + 4 * me, held(4 * ((me + reach) % 64)))
 
-        out = np.zeros(128, F4)
-        launch(kernel, out, grid=2, threads=64, shared=256)
-        assert np.isnan(out).any()
+    faulty(
+        kernel,
+        "of shared memory, which thread .* since the last barrier",
+        np.zeros(64, F4),
+        grid=2,
+        threads=64,
+        shared=256,
+    )
+
+
+def test_a_barrier_between_reading_and_writing():
+    held, hold, hold8 = m.held("f4"), m.hold("f4"), m.hold("f8")
+
+    def shared_read(barrier):
+        if m.thread() < 2:
+            hold(4 * m.thread(), F4(1))
+        m.sync()
+        held(0)
+        if barrier:
+            m.sync()
+        if m.thread() == 1:
+            hold8(0, F8(2))
+
+    launch(shared_read, True, threads=64, shared=16)
+    faulty(shared_read, "writes byte 0 of shared memory, which several threads read", False, threads=64, shared=16)
+
+    def written_twice():
+        hold(4, F4(m.thread()))
+
+    faulty(written_twice, "thread 1 of block 0: writes byte 4 of .* which thread 0 wrote", threads=2, shared=16)
+
+
+def test_what_only_one_thread_touches_needs_no_barrier():
+    def kernel():
+        at = 16 * m.thread()
+        for _ in range(2):
+            m.hold16(at, m.pack("f4")((F4(1),) * 4))
+            m.hold("bf")(at + 2, m.held("f4")(at + 4))
+            m.held16(at)
+
+    launch(kernel, threads=64, shared=1024)
 
 
 def test_threads_that_do_not_come_are_named():
