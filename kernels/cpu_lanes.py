@@ -108,8 +108,8 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
         top = full(X, -math.inf)
         zeros = full_wide(X, 0.0)
         total = shift = seen = energy = rest = square = mass = moment = negentropy = zeros
-        before, best, j = full_index(X, 0), (top, full_index(X, 0)), 0
-        while j < classes:
+        before, best = full_index(X, 0), (top, full_index(X, 0))
+        for j in range(0, classes, BLOCK):
             end = min(j + BLOCK, classes)
             peak = maximum(maximum_of(row[0], steps[0], mask, j, end, curve), top)
             raised = (peak > top) & (top != -math.inf)
@@ -135,7 +135,6 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
             if scored:
                 energy, rest, square = energy + scores[0], rest + scores[1], square + scores[2]
                 before, best = before + scores[3], (scores[4], scores[5])
-            j = end
         return top, total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
 
     return sums

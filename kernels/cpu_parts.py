@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,11 +53,17 @@ REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
 """The arguments of a call, in the order in which they are packed: what its arrays' shapes decide comes first."""
 
 
+@cache
+def _transcendentals(real: Any) -> Any:
+    """e^t, e^t for the terms of a sum, and log x: compiled once in a process, for all its kernels."""
+    exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
+    return exp, term, numerics.logarithm(inline, simd)
+
+
 def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
     real = options.real_type
-    exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
-    log = numerics.logarithm(inline, simd)
+    exp, term, log = _transcendentals(real)
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = curves(options, splice, simd, real, inline=inline)
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)

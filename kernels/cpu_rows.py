@@ -12,6 +12,8 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from .calls import integers, reals
 from .cpu_parts import INTEGERS, REALS, Options, device_functions
 from .cpu_row_scores import class_finder, row_results
@@ -39,20 +41,20 @@ STRETCH = 16
 
 
 def block_maximum(options: Options, line: Any) -> Any:
-    """The maximum of scale·x over part of a row, NaN passed over; -inf for nothing."""
+    """The maximum of scale·x over so many classes, NaN passed over; -inf for none."""
     X, lanes = options.logits, options.logits.lanes
 
     @inline
-    def maximum_of(p: Any, j: Any, end: Any, curve: Any) -> Any:
+    def maximum_of(p: Any, classes: Any, curve: Any) -> Any:
         apart()
         a = b = full(X, -math.inf)
-        k = j
-        while k + 2 * lanes <= end:
+        k = 0
+        while k + 2 * lanes <= classes:
             a = maximum(line(load(X, p, k), curve), a)
             b = maximum(line(load(X, p, k + lanes), curve), b)
             k += 2 * lanes
-        while k < end:
-            mask = first(X, end - k)
+        while k < classes:
+            mask = first(X, classes - k)
             a = maximum(select(mask, line(load_part(X, p, k, mask), curve), -math.inf), a)
             k += lanes
         return hmax(maximum(a, b))
@@ -137,23 +139,23 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     return sums_of
 
 
-def row_sums(options: Options, device: SimpleNamespace) -> Any:
+def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
     """Sums over a whole row, relative to its maximum, and the block that first holds it.
 
     `peak` is the maximum of its first block; that of the first block at `following`, the next row, comes last.
     """
     R, X = options.real, options.logits
     smoothed, weighted, scored = options.smoothed, options.weighted, options.result == "score"
-    maximum_of, sums_of, exp = block_maximum(options, device.line), block_sums(options, device), device.exp
-    hard, size, bend = options.target == "hard", X.itemsize, device.bend
+    sums_of, exp, bend = block_sums(options, device), device.exp, device.bend
+    hard, size = options.target == "hard", X.itemsize
 
     @splice
     def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
              curve: Any) -> Any:  # fmt: skip
         top = narrow(R, -math.inf)
         total = shift = seen = energy = rest = square = mass = moment = negentropy = 0.0
-        before = top_at = done = j = 0
-        while j < classes:
+        before = top_at = done = np.int64(0)  # a literal is a type of its own: all that takes one is compiled twice
+        for j in range(0, classes, span):
             end, peak = min(j + span, classes), bend(peak, curve)
             if peak > top:
                 if top != -math.inf:
@@ -178,9 +180,9 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
             total, shift, seen = total + block[0], shift + block[1], seen + block[2]
             mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
             energy, rest, square, before = energy + scores[0], rest + scores[1], square + scores[2], before + scores[3]
-            done, j = end - j, end
+            done = end - j
         if done < span:
-            peak = maximum(maximum_of(following, done, span, curve), peak)
+            peak = maximum(maximum_of(following + done * size, span - done, curve), peak)
         return top, total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at), peak
 
     return sums
@@ -279,10 +281,11 @@ def place(number: Any, inner: Any, outer_step: Any, inner_step: Any) -> Any:
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
     device, length = device_functions(options), block_length(options)
-    R, size = options.real, options.real.itemsize
-    sums, write, results = row_sums(options, device), row_writer(options, device), row_results(options, device)
+    R, size, maximum_of = options.real, options.real.itemsize, block_maximum(options, device.line)
+    sums, write = row_sums(options, device, maximum_of), row_writer(options, device)
+    results = row_results(options, device)
     find_nan = class_finder(options, device.transform, splice(lambda z, wanted: z != z))
-    maximum_of, aim = block_maximum(options, device.line), hard_target(options, device)
+    aim = hard_target(options, device)
     log, loss_of, factors_of, normalizer_of = device.log, device.loss, device.factors, device.log_normalizer
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
     clear, n_integers, n_reals = row_eraser(options), len(INTEGERS), len(REALS)
@@ -312,7 +315,7 @@ def make_rows(options: Options) -> Any:
                     clear(written, classes)
                 continue
             if ready != number:
-                peak = maximum_of(row[0], 0, span, curve)
+                peak = maximum_of(row[0], span, curve)
             ready = number + 1
             following = x + place(ready, inner, x_outer, x_inner) if ready < hi else row[0]
             top, d, shift, exact, scores, peak = sums(
