@@ -280,7 +280,7 @@ def make_lanes(options: Options) -> Any:
                 weight = wide(load_part(R, sample_weight + size * number, 0, mask))
             active = mask & (weight != 0.0)
             aimed, mass = (full_index(X, -1), full(X, math.nan)), weight
-            if hard:
+            if hard and targets:
                 aimed, mass, active, bad = aim(
                     lanes_at, x_step, mask, targets + 8 * number, classes, ignore_index, class_weight, weight, curve
                 )

@@ -16,7 +16,7 @@ def class_finder(options: Options, transform: Any, hit: Any) -> Any:
     """The first class from `start` on where `hit(z, wanted)`; -1 for none."""
     X, lanes = options.logits, options.logits.lanes
 
-    @splice
+    @inline
     def hits(p: Any, k: Any, n: Any, wanted: Any, curve: Any) -> Any:
         mask = first(X, n)
         return mask & hit(transform(load_part(X, p, k, mask), curve), wanted)

@@ -269,7 +269,7 @@ def block_length(options: Options) -> Any:
     return length
 
 
-@splice
+@inline
 def place(number: Any, inner: Any, outer_step: Any, inner_step: Any) -> Any:
     """Where a row begins, from the start of its array."""
     if inner == 1:
@@ -305,7 +305,7 @@ def make_rows(options: Options) -> Any:
             written = out + place(number, inner, out_outer, out_inner)
             weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
             target, z_target, mass = -1, narrow(R, math.nan), 0.0
-            if hard:
+            if hard and targets:
                 target, z_target, mass = aim(row, targets + 8 * number, classes, ignore_index, weight, curve)
                 if target == classes:
                     return number
