@@ -9,14 +9,14 @@ the sum, whose greatest term is 1, has a logarithm that is never negative, and 0
 from __future__ import annotations
 
 import math
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from .calls import integers, reals
-from .cpu_parts import INTEGERS, REALS, Options, device_functions
-from .cpu_row_scores import class_finder, row_results
+from .cpu_parts import Options, arguments, device_functions
+from .cpu_row_scores import row_report
 from .jit import inline, kernel, splice
 from .memory import (
     fence,
@@ -32,7 +32,7 @@ from .memory import (
     stream,
 )  # fmt: skip
 from .reductions import count, hmax, hsum
-from .simd import apart, following, full, full_wide, maximum, narrow, ramp, select, wide
+from .simd import Format, apart, following, full, full_wide, maximum, narrow, ramp, select, wide
 
 BLOCK = 2048
 AHEAD = 4096  # bytes
@@ -40,9 +40,10 @@ STRETCH = 16
 """Vectors whose exponentials are added up in the arithmetic type."""
 
 
-def block_maximum(options: Options, line: Any) -> Any:
+@cache
+def block_maximum(X: Format, line: Any) -> Any:
     """The maximum of scale·x over so many classes, NaN passed over; -inf for none."""
-    X, lanes = options.logits, options.logits.lanes
+    lanes = X.lanes
 
     @inline
     def maximum_of(p: Any, classes: Any, curve: Any) -> Any:
@@ -60,6 +61,26 @@ def block_maximum(options: Options, line: Any) -> Any:
         return hmax(maximum(a, b))
 
     return maximum_of
+
+
+def class_loaders(options: Options, transform: Any) -> Any:
+    """A vector of a row's classes, whole or in part: z, its soft target and its class weight, where there are any."""
+    X, Y, R = options.logits, options.soft or options.logits, options.real
+    soft, weighted = options.target == "soft", options.weighted
+
+    @splice
+    def whole(row: Any, k: Any, curve: Any) -> Any:
+        p, q, v = row
+        z = transform(load(X, p, k), curve)
+        return z, load(Y, q, k) if soft else z, load(R, v, k) if weighted else z
+
+    @splice
+    def part(row: Any, k: Any, mask: Any, curve: Any) -> Any:
+        p, q, v = row
+        z = transform(load_part(X, p, k, mask), curve)
+        return z, load_part(Y, q, k, mask) if soft else z, load_part(R, v, k, mask) if weighted else z
+
+    return whole, part
 
 
 def vector_step(options: Options, device: SimpleNamespace) -> Any:
@@ -85,31 +106,28 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
 
     Also the maximum over as many classes at `onward`, an address such that class j there is the first.
     """
-    X, Y, R = options.logits, options.soft or options.logits, options.real
-    lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
-    soft, weighted = options.target == "soft", options.weighted
+    X, soft, soft_size = options.logits, options.target == "soft", (options.soft or options.logits).itemsize
+    lanes, size, line, (load_whole, load_some) = (
+        X.lanes,
+        X.itemsize,
+        device.line,
+        class_loaders(options, device.transform),
+    )
     add, pair, fold = vector_step(options, device), device.pair, device.fold
-    transform, line = device.transform, device.line
 
     @splice
     def whole(row: Any, onward: Any, k: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
-        p, q, v = row
         prefetch(onward + k * size + AHEAD)
-        z, ahead = transform(load(X, p, k), curve), line(load(X, onward, k), curve)
         if soft:
-            prefetch(q + k * soft_size + 2 * AHEAD)
-        y = load(Y, q, k) if soft else z
-        w = load(R, v, k) if weighted else z
-        return add(z, y, w, ahead, first(X, lanes), ref, limits, state)
+            prefetch(row[1] + k * soft_size + 2 * AHEAD)
+        z, y, w = load_whole(row, k, curve)
+        return add(z, y, w, line(load(X, onward, k), curve), first(X, lanes), ref, limits, state)
 
     @inline
     def part(row: Any, onward: Any, k: Any, n: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
-        p, q, v = row
         mask = first(X, n)
-        z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
-        ahead = select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
-        y = load_part(Y, q, k, mask) if soft else z
-        w = load_part(R, v, k, mask) if weighted else z
+        z, y, w = load_some(row, k, mask, curve)
+        z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
         return add(z, y, w, ahead, mask, ref, limits, state)
 
     @inline
@@ -144,10 +162,8 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
 
     `peak` is the maximum of its first block; that of the first block at `following`, the next row, comes last.
     """
-    R, X = options.real, options.logits
-    smoothed, weighted, scored = options.smoothed, options.weighted, options.result == "score"
-    sums_of, exp, bend = block_sums(options, device), device.exp, device.bend
-    hard, size = options.target == "hard", X.itemsize
+    R, size, hard = options.real, options.logits.itemsize, options.target == "hard"
+    sums_of, rescale, bend = block_sums(options, device), device.rescale, device.bend
 
     @splice
     def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
@@ -159,16 +175,8 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
             end, peak = min(j + span, classes), bend(peak, curve)
             if peak > top:
                 if top != -math.inf:
-                    fall = wide(top) - wide(peak)
-                    factor = wide(exp(narrow(R, fall)))
-                    if scored:
-                        energy = factor * (energy + fall * total) if factor > 0.0 else 0.0
-                        rest, square = factor * rest, factor * factor * square
-                    if smoothed:
-                        shift += fall * (seen if weighted else j)
-                    if mass != 0.0:
-                        moment += fall * mass
-                    total *= factor
+                    so_far = total, shift, seen, mass, moment, energy, rest, square
+                    total, shift, moment, energy, rest, square = rescale(wide(top) - wide(peak), j, so_far)
                 top, top_at = peak, j
             base = narrow(R, 0.0) if top == -math.inf else top  # nothing but -inf so far: 0 lets a NaN show
             onward = following - j * size
@@ -190,27 +198,20 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
 
 def row_writer(options: Options, device: SimpleNamespace) -> Any:
     """Write a row of the output; `factors` as `cpu_parts` describes them."""
-    X, Y, R = options.logits, options.soft or options.logits, options.real
-    lanes, size, streamed, width = X.lanes, X.itemsize, options.streamed, float(X.lanes)
-    soft, weighted = options.target == "soft", options.weighted
-    transform, value = device.transform, device.value
+    X, lanes, size, streamed = options.logits, options.logits.lanes, options.logits.itemsize, options.streamed
+    width, value = float(lanes), device.value
+    load_whole, load_some = class_loaders(options, device.transform)
 
     @inline
     def part(row: Any, out: Any, k: Any, n: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
-        p, q, v = row
         mask = first(X, n)
-        z = transform(load_part(X, p, k, mask), curve)
-        y = load_part(Y, q, k, mask) if soft else z
-        w = load_part(R, v, k, mask) if weighted else z
+        z, y, w = load_some(row, k, mask, curve)
         hot = ramp(X) == full(X, target - k)
         store_part(X, out, k, mask, value(z, y, w, hot, top, factors, curve))
 
     @splice
     def whole(row: Any, out: Any, k: Any, gap: Any, top: Any, factors: Any, curve: Any) -> Any:
-        p, q, v = row
-        z = transform(load(X, p, k), curve)
-        y = load(Y, q, k) if soft else z
-        w = load(R, v, k) if weighted else z
+        z, y, w = load_whole(row, k, curve)
         g = value(z, y, w, ramp(X) == gap, top, factors, curve)
         if streamed:
             stream(X, out, k, g)
@@ -240,11 +241,12 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
     return write
 
 
-def row_eraser(options: Options) -> Any:
+@cache
+def row_eraser(X: Format) -> Any:
     """Fill a row of the output with zeros."""
-    X, lanes = options.logits, options.logits.lanes
+    lanes = X.lanes
 
-    @splice
+    @inline
     def clear(out: Any, classes: Any) -> Any:
         k = 0
         while k < classes:
@@ -254,11 +256,11 @@ def row_eraser(options: Options) -> Any:
     return clear
 
 
-def block_length(options: Options) -> Any:
+@cache
+def block_length(lanes: int) -> Any:
     """The length of the equal blocks that a row is cut into; the last may be shorter."""
-    lanes = options.logits.lanes
 
-    @splice
+    @inline
     def length(classes: Any) -> Any:
         if classes <= BLOCK:
             return classes
@@ -270,43 +272,35 @@ def block_length(options: Options) -> Any:
 
 
 @inline
-def place(number: Any, inner: Any, outer_step: Any, inner_step: Any) -> Any:
-    """Where a row begins, from the start of its array."""
+def place(number: Any, inner: Any, at: Any) -> Any:
+    """Where a row begins in an array of (address, outer, class, inner stride)."""
     if inner == 1:
-        return number * outer_step
+        return at[0] + number * at[1]
     o = number // inner
-    return o * outer_step + (number - o * inner) * inner_step
+    return at[0] + o * at[1] + (number - o * inner) * at[3]
 
 
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
-    device, length = device_functions(options), block_length(options)
-    R, size, maximum_of = options.real, options.real.itemsize, block_maximum(options, device.line)
+    device, R, size = device_functions(options), options.real, options.real.itemsize
+    unpack, length, clear = arguments(R), block_length(R.lanes), row_eraser(options.logits)
+    maximum_of, aim = block_maximum(options.logits, device.line), hard_target(options, device)
     sums, write = row_sums(options, device, maximum_of), row_writer(options, device)
-    results = row_results(options, device)
-    find_nan = class_finder(options, device.transform, splice(lambda z, wanted: z != z))
-    aim = hard_target(options, device)
-    log, loss_of, factors_of, normalizer_of = device.log, device.loss, device.factors, device.log_normalizer
+    report, log, loss_of, factors_of = row_report(options, device), device.log, device.loss, device.factors
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
-    clear, n_integers, n_reals = row_eraser(options), len(INTEGERS), len(REALS)
 
     @kernel(options)
     def rows(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes, x_outer, _, x_inner, y_outer, _, y_inner, out_outer, _, out_inner,
-         x, targets, out, class_weight, sample_weight, ignore_index, loss, normalizer, prediction, confidence,
-         entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
-        smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
-        curve = narrow(R, scale), narrow(R, cap), narrow(R, 1.0 / cap)
-        terms = smoothing, z_loss, weights, grad_scale
+        (inner, classes), (at_x, at_y, at_out), given, (loss, normalizer, to), curve, terms = unpack(call)
+        class_weight, sample_weight, ignore_index = given
         span, peak, ready = length(classes), narrow(R, math.nan), -1
         for number in range(lo, hi):
-            soft_target = targets + place(number, inner, y_outer, y_inner)
-            row = x + place(number, inner, x_outer, x_inner), soft_target, class_weight
-            written = out + place(number, inner, out_outer, out_inner)
+            row = place(number, inner, at_x), place(number, inner, at_y), class_weight
+            written = place(number, inner, at_out)
             weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
             target, z_target, mass = -1, narrow(R, math.nan), 0.0
-            if hard and targets:
-                target, z_target, mass = aim(row, targets + 8 * number, classes, ignore_index, weight, curve)
+            if hard and at_y[0]:
+                target, z_target, mass = aim(row, at_y[0] + 8 * number, classes, ignore_index, weight, curve)
                 if target == classes:
                     return number
             if result == "loss" and (weight == 0.0 or (hard and target < 0)):
@@ -317,22 +311,13 @@ def make_rows(options: Options) -> Any:
             if ready != number:
                 peak = maximum_of(row[0], span, curve)
             ready = number + 1
-            following = x + place(ready, inner, x_outer, x_inner) if ready < hi else row[0]
-            top, d, shift, exact, scores, peak = sums(
-                row, following, classes, span, target, z_target, mass, peak, curve
-            )
+            onward = place(ready, inner, at_x) if ready < hi else row[0]
+            top, d, shift, exact, scores, peak = sums(row, onward, classes, span, target, z_target, mass, peak, curve)
             logd, lead = log(d), wide(top)
             if loss:
                 value = loss_of(exact, shift, lead, logd, weight, classes, terms)
                 poke(R, loss + size * number, value if target >= 0 or not hard else 0.0)
-            nan = -1
-            if result != "loss" and d != d:
-                nan = find_nan(row[0], 0, classes, top, curve)
-            if result != "loss" and normalizer:
-                poke(R, normalizer + size * number, d if nan >= 0 else normalizer_of(lead, logd))
-            if result == "score":
-                at = prediction, confidence, entropy, rank, brier
-                results(row, number, classes, at, (top, d, logd, target, z_target, nan), scores, curve)
+            report(row, number, classes, normalizer, to, (top, d, logd, target, z_target), scores, curve)
             if output:
                 gain, hit, uniform = factors_of(exact[0], lead, d, logd, weight, classes, terms)
                 factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
