@@ -55,7 +55,7 @@ class Kernel:
 
         with self._lock:
             if device not in self._loaded:
-                ptx = ptx_of(self, cuda_card.capability(device))
+                ptx = ptx_of(self)
                 self._loaded[device] = cuda_card.kernel_of(ptx, ENTRY, device)
             return self._loaded[device]
 
@@ -67,8 +67,8 @@ class Kernel:
         cuda_twins.launch(self.function, (*values[: self.integers], *reals), grid, self.threads, shared)
 
 
-def ptx_of(kernel: Kernel, cc: tuple[int, int] | tuple[int, int, str]) -> str:
-    """A kernel's PTX for a compute capability, such as ``(9, 0)``."""
+def ptx_of(kernel: Kernel) -> str:
+    """A kernel's PTX."""
     from .cuda_ptx import ptx_for
 
-    return ptx_for(kernel.function, kernel.key, kernel.integers, kernel.reals, kernel.threads, cc)
+    return ptx_for(kernel.function, kernel.key, kernel.integers, kernel.reals, kernel.threads)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cuda import pathfinder
 
-ARCHITECTURES = {(8, 0): "sm_80", (9, 0, "a"): "sm_90a", (10, 0): "sm_100"}
+ARCHITECTURES = "sm_80", "sm_90a", "sm_100"
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[T0-9]+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
 
 
@@ -46,9 +46,8 @@ def _said(log: str, pattern: str) -> int:
     return int(found[1]) if found else 0
 
 
-def cubin(ptx: str) -> Cubin:
-    """Assemble PTX of one kernel for the architecture it names."""
-    arch = re.search(r"\.target (sm_\w+)", ptx)[1]
+def cubin(ptx: str, arch: str) -> Cubin:
+    """Assemble PTX of one kernel for an architecture."""
     with tempfile.TemporaryDirectory() as folder:
         text, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         text.write_text(ptx)
