@@ -29,6 +29,9 @@ CC = (8, 0)
 """The least compute capability that kernels run on, for which they are compiled."""
 ENTRY = "fusedloss_kernel"
 """The name of the one kernel in any PTX of ours."""
+RESIDENT = 512
+"""Threads that a multiprocessor has room for at least: each has 128 registers then. Asked for no number, the assembler
+guesses one, and some kernels spill."""
 COMPILERS = ("numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu12", "llvmlite")
 
 
@@ -93,7 +96,7 @@ def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, 
 def compiled(function: Callable[..., None], integers: int, reals: int, threads: int) -> str:
     """The PTX of a kernel, compiled now."""
     signature = (types.int64,) * integers + (types.float64,) * reals
-    options = {"device": False, "abi": "numba", "cc": CC, "launch_bounds": threads}
+    options = {"device": False, "abi": "numba", "cc": CC, "launch_bounds": (threads, max(1, RESIDENT // threads))}
     with compiler.global_compiler_lock, _no_device():
         ptx = _uncontracted(function, signature, options)
     (mangled,) = re.findall(r"\.visible \.entry (\S+?)\(", ptx)
