@@ -19,11 +19,14 @@ from .cuda_card import SIMULATED
 class Kernel:
     """A kernel specialised by `key`: a function of int64 and then float64 arguments, for blocks of so many threads.
 
+    Registers are left for `resident` threads of a multiprocessor; where that is 0, the assembler finds a number.
     ``call`` packs the arguments of one launch.
     """
 
-    def __init__(self, function: Callable[..., None], key: Any, integers: int, reals: int, threads: int) -> None:
-        self.function, self.key, self.threads = function, key, threads
+    def __init__(
+        self, function: Callable[..., None], key: Any, integers: int, reals: int, threads: int, resident: int = 0
+    ) -> None:
+        self.function, self.key, self.threads, self.resident = function, key, threads, resident
         self.integers, self.reals = integers, reals
         self.call = struct.Struct(f"={integers}q{reals}d")
         self._loaded: dict[int, Any] = {}
@@ -71,4 +74,4 @@ def ptx_of(kernel: Kernel) -> str:
     """A kernel's PTX."""
     from .cuda_ptx import ptx_for
 
-    return ptx_for(kernel.function, kernel.key, kernel.integers, kernel.reals, kernel.threads)
+    return ptx_for(kernel.function, kernel.key, kernel.integers, kernel.reals, kernel.threads, kernel.resident)

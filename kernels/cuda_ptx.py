@@ -29,9 +29,6 @@ CC = (8, 0)
 """The least compute capability that kernels run on, for which they are compiled."""
 ENTRY = "fusedloss_kernel"
 """The name of the one kernel in any PTX of ours."""
-RESIDENT = 512
-"""Threads that a multiprocessor has room for at least: each has 128 registers then. Asked for no number, the assembler
-guesses one, and some kernels spill."""
 COMPILERS = ("numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu12", "llvmlite")
 
 
@@ -79,24 +76,24 @@ def _write(path: Path, ptx: str) -> None:
             raise
 
 
-def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, threads: int) -> str:
+def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, threads: int, resident: int = 0) -> str:
     """The PTX of a kernel: from the disk, or compiled and put there."""
     folder = _folder()
     if folder is None:
-        return compiled(function, integers, reals, threads)
-    digest = hashlib.sha256(repr((key, integers, reals, threads)).encode()).hexdigest()[:40]
+        return compiled(function, integers, reals, threads, resident)
+    digest = hashlib.sha256(repr((key, integers, reals, threads, resident)).encode()).hexdigest()[:40]
     path = folder / f"fusedloss.{digest}.ptx"
     ptx = _read(path)
     if ptx is None:
-        ptx = compiled(function, integers, reals, threads)
+        ptx = compiled(function, integers, reals, threads, resident)
         _write(path, ptx)
     return ptx
 
 
-def compiled(function: Callable[..., None], integers: int, reals: int, threads: int) -> str:
+def compiled(function: Callable[..., None], integers: int, reals: int, threads: int, resident: int = 0) -> str:
     """The PTX of a kernel, compiled now."""
     signature = (types.int64,) * integers + (types.float64,) * reals
-    options = {"device": False, "abi": "numba", "cc": CC, "launch_bounds": (threads, max(1, RESIDENT // threads))}
+    options = {"device": False, "abi": "numba", "cc": CC, "launch_bounds": (threads, resident // threads) if resident else threads}
     with compiler.global_compiler_lock, _no_device():
         ptx = _uncontracted(function, signature, options)
     (mangled,) = re.findall(r"\.visible \.entry (\S+?)\(", ptx)
