@@ -93,7 +93,8 @@ def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, 
 def compiled(function: Callable[..., None], integers: int, reals: int, threads: int, resident: int = 0) -> str:
     """The PTX of a kernel, compiled now."""
     signature = (types.int64,) * integers + (types.float64,) * reals
-    options = {"device": False, "abi": "numba", "cc": CC, "launch_bounds": (threads, resident // threads) if resident else threads}
+    bounds = (threads, resident // threads) if resident else threads
+    options = {"device": False, "abi": "numba", "cc": CC, "launch_bounds": bounds}
     with compiler.global_compiler_lock, _no_device():
         ptx = _uncontracted(function, signature, options)
     (mangled,) = re.findall(r"\.visible \.entry (\S+?)\(", ptx)

@@ -182,10 +182,7 @@ def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) ->
         state, k, vectors, target = start(reference), lane, classes // lanes, aimed[0]
         while k + (flight - 1) * group < vectors:
             c = k * lanes
-            if shifted and k + (flight - 1) * group >= row[2]:
-                z = last((row, k, curve))
-            else:
-                z = several((row, k, curve))
+            z = last((row, k, curve)) if shifted and k + (flight - 1) * group >= row[2] else several((row, k, curve))
             y, w = targets((z,), (beside, c, target)), weights((z,), (beside, c, target))
             state = add(state, z, y, w, c, stride, aimed)
             k += flight * group

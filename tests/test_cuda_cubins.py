@@ -96,7 +96,7 @@ def wide(found, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("given", cases(sum(ROWS.values(), [])))
+@pytest.mark.parametrize("given", cases(options for family in ROWS.values() for options in family))
 def test_rows(given):
     """A row is read by as many loads at once as are meant to be, wherever it begins; and written so."""
     for options, found in assembled(given):
