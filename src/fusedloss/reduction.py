@@ -1,11 +1,11 @@
 """Solving a loss: the gradient's scale before the kernel runs, the sum of its losses after. Kernels know of neither."""
 
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from .arrays import Array, empty, give
-from .backends import resolve
+from .arrays import Array, empty, give, on_card
 from .check import Problem, output
 from .plan import plan, run
 
@@ -18,6 +18,10 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
 
     The gradient goes to ``out`` where that is given, and is then ``out`` itself.
     """
+    if on_card(problem.x):
+        from .cuda import losses
+
+        return losses.solve(problem, gradient, out)
     divisor = divisor_of(problem)
     writes, rows, fixed = {}, {}, {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
     x, loss, partial = problem.x, None, None
@@ -31,8 +35,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
         fixed["sums"] = None
     else:
         fixed["loss"], partial = None, ()
-    bind = getattr(resolve(problem.device), problem.kernel)
-    total = run(plan(problem, bind, writes, rows, fixed, partial))
+    total = run(plan(problem, attrgetter(problem.kernel), writes, rows, fixed, partial))
     value = give(_reduced(problem, loss, total, divisor), problem.caller)
     if not gradient:
         return value
@@ -79,7 +82,7 @@ def _total(values: Array) -> float:
 def _reduced(problem: Problem, loss: Array | None, total: Any, divisor: float) -> Any:
     """Reduce row losses, or the total of elements, to the shape and dtype of the result."""
     if problem.reduction == "none" and loss is not None:
-        return loss.reshape(problem.positions) if problem.positions else loss.reshape(())[()]
+        return loss.reshape(problem.positions)[()]
     value = float(total) if loss is None else _total(loss)
     value = value / divisor if divisor else float("nan")
     # NumPy warns of a cast that overflows; the infinity it gives is what is wanted.
