@@ -24,7 +24,7 @@ from .arrays import (
 from .errors import DTypeError, FusedLossError, OptionError, ProbabilityError, ShapeError, TargetError
 from .layout import Form, Shape, positions
 from .options import integer, reduced_by
-from .weights import FLOATS, Logits, broadcast, is_floating, of_classes, of_samples
+from .weights import FLOATS, Logits, is_floating, of_classes, of_elements, of_samples
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _INT64_MAX = np.iinfo(np.int64).max
@@ -109,7 +109,7 @@ def element_loss(
         if value is None:
             fixed[weight] = None
         else:
-            reads[weight] = broadcast(value, weight, of, x.shape, signed)
+            reads[weight] = of_elements(value, weight, of, signed)
     if sample_weight is None:
         fixed["sample_weight"] = None
     else:

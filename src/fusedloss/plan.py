@@ -134,7 +134,7 @@ def _staged(plan: Plan, sums: Array) -> Run:
         kernel, partial = _bind(plan, reads, writes, rows, Layout(normal, units, units))
         status = kernel(0, units)
         if status >= 0:
-            return _whole_number(problem, status, place, shape, lo)
+            return whole_number(problem, status, place, shape, lo)
         for name, array in plan.writes.items():
             array[place] = writes[name]
         if plan.partial is not None:
@@ -148,7 +148,7 @@ def _native(array: Array) -> Array:
     return np.asarray(array, array.dtype.newbyteorder("="), order="C")
 
 
-def _whole_number(problem: Problem, number: int, place: tuple[slice, ...], shape: Shape, lo: int) -> int:
+def whole_number(problem: Problem, number: int, place: tuple[slice, ...], shape: Shape, lo: int) -> int:
     """Turn the number of a row or element of a slab into its number in the whole."""
     if is_target_offence(problem, lo + number):
         return lo + number

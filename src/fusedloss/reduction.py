@@ -1,5 +1,6 @@
 """Solving a loss: the gradient's scale before the kernel runs, the sum of its losses after. Kernels know of neither."""
 
+import math
 from operator import attrgetter
 from typing import Any
 
@@ -40,6 +41,19 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
     if not gradient:
         return value
     return value, give(writes["grad"], problem.caller) if out is None else out
+
+
+def quotients(problem: Problem) -> tuple[Any, Any]:
+    """Give what the sum of the losses is divided by, NaN for nothing, and its reciprocal, 0 for nothing.
+
+    On a card they are arrays of the caller's kind, without axes and in float64.
+    """
+    if on_card(problem.x):
+        from .cuda import losses
+
+        return losses.quotients(problem)
+    divisor = divisor_of(problem)
+    return (divisor, 1.0 / divisor) if divisor else (math.nan, 0.0)
 
 
 def divisor_of(problem: Problem) -> float:

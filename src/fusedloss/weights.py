@@ -43,9 +43,9 @@ def of_samples(value: Any, of: Logits, shape: Shape, signed: bool = False) -> An
     return _spread(weight, "sample_weight", shape)
 
 
-def broadcast(value: Any, name: str, of: Logits, shape: Shape, signed: bool) -> Any:
-    """Check weights that follow NumPy's broadcasting."""
-    return _spread(_weight(value, name, of, signed), name, shape)
+def of_elements(value: Any, name: str, of: Logits, signed: bool) -> Any:
+    """Check weights that follow NumPy's broadcasting to the logits."""
+    return _spread(_weight(value, name, of, signed), name, of.x.shape)
 
 
 def _spread(weight: Any, name: str, shape: Shape) -> Any:

@@ -1,0 +1,177 @@
+"""A call on a card: its stream, its kernels, arrays as kernels take them, and what is to be said of what they find."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import nan
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..check import Problem, offence
+from ..errors import FusedLossError
+from ..weights import unfit
+from .arrays import CardArray, Shape
+from .card import card
+from .kinds import empty
+from .pending import Slot
+
+_FINDINGS = {"class_weight": 2, "sample_weight": 3, "pos_weight": 4}  # the first two: an offence, and the value there
+_VALUE = 1
+_PROBABILITIES = ("log_loss", "binary_log_loss")
+_BYTE = np.dtype(np.uint8)
+
+
+class Call:
+    """One call beside ``like``. ``with`` makes its card current and raises what earlier calls found wrong."""
+
+    def __init__(self, like: CardArray) -> None:
+        self.card, self.stream, self._like = card(like.device), like.stream, like
+        self.slot: Slot
+        self.backend: Any
+        self._explain: list[tuple[int, Callable[[int], FusedLossError]]] = []
+
+    def __enter__(self) -> "Call":
+        with self.card:
+            self.card.pending.poll()
+            self.slot = self.card.pending.take()
+            self.backend = self.card.backend(self.stream, self.slot.address)
+        self.card.__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.card.pending.add(self.slot, self.stream, self._explained if error is None else _silent)
+        except self.card.failures as failure:
+            kind, error = (type(failure), failure) if error is None else (kind, error)
+        self.card.__exit__(kind, error, trace)
+
+    def raise_findings(self) -> None:
+        """Raise what this call's kernels found wrong, which must be done."""
+        if (error := self._explained(self.slot)) is not None:
+            raise error
+
+    def _explained(self, slot: Slot) -> FusedLossError | None:
+        found = ((slot.found(finding), explain) for finding, explain in self._explain)
+        return next((explain(number) for number, explain in found if number >= 0), None)
+
+    def empty(self, shape: Shape, dtype: Any) -> CardArray:
+        """Allocate scratch memory, which is free again when the kernels enqueued so far are done."""
+        return empty(shape, dtype, self._like)
+
+    def copied(self, array: CardArray, dtype: Any) -> CardArray:
+        """Copy an array of any strides to a contiguous one, of a dtype."""
+        target = self.empty(array.shape, array.dtype if _is_unaligned(array) else dtype)
+        if array.size:
+            self.copy(array, target)
+        return target if target.dtype == dtype else self.copied(target, dtype)
+
+    def copy(self, source: CardArray, target: CardArray) -> None:
+        """Enqueue a copy of the elements; those that lie at odd addresses go byte by byte."""
+        if _is_unaligned(source) or _is_unaligned(target):
+            source, target = _as_bytes(source), _as_bytes(target)
+        self.backend.copy(source, target)
+
+    def contiguous(self, array: CardArray, dtype: Any = None) -> CardArray:
+        """Give an array, or a copy that is contiguous and of a dtype."""
+        dtype = dtype or array.dtype
+        usual = array.contiguous and array.dtype == dtype and not _is_unaligned(array)
+        return array if usual else self.copied(array, dtype)
+
+    def ready(self, problem: Problem) -> Problem:
+        """Give a problem whose arrays are as kernels take them, but for the normal form of those that are read."""
+        for array in (*problem.reads.values(), *problem.rows.values(), problem.fixed.get("class_weight")):
+            if array is not None and array.stream != self.stream:
+                self.card.follow(self.stream, array.stream)
+        self._explain.append((0, self._offence(problem)))
+        reads = {name: self._read(problem, name, array) for name, array in problem.reads.items()}
+        rows = {
+            name: self.contiguous(self._read(problem, name, array)).ravel() for name, array in problem.rows.items()
+        }
+        fixed = {name: self._option(problem, name, value) for name, value in problem.fixed.items()}
+        return problem._replace(reads=reads, rows=rows, fixed=fixed)
+
+    def _read(self, problem: Problem, name: str, array: CardArray) -> CardArray:
+        if name in _FINDINGS:
+            return self._weight(problem, name, array)
+        return self.copied(array, array.dtype) if _is_unaligned(array) else array
+
+    def _option(self, problem: Problem, name: str, value: Any) -> Any:
+        if isinstance(value, CardArray):
+            return self._weight(problem, name, value)
+        return self.sent(value) if isinstance(value, np.ndarray) else value
+
+    def _weight(self, problem: Problem, name: str, array: CardArray) -> CardArray:
+        """Convert weights to the dtype of results, and have kernels check them; repetitions are neither."""
+        weight = self.contiguous(array.distinct(), problem.dtype)
+        if problem.unchecked and weight.size:
+            finding = _FINDINGS[name]
+            self.card.backend(self.stream, self.slot.at(finding)).check_weights(weight.ravel())
+            self._explain.append((finding, lambda number: unfit(name, read(weight, number * weight.itemsize))))
+        return weight.broadcast_to(array.shape)
+
+    def sent(self, values: np.ndarray[Any, Any]) -> CardArray:
+        """Send a host array to the card."""
+        target = self.empty(values.shape, values.dtype)
+        self.card.write(np.ascontiguousarray(values), target)
+        return target
+
+    def witness(self, problem: Problem, x: CardArray) -> None:
+        """Keep the value of what offends, where it may be gone when it is asked for: a probability in normal form."""
+        if problem.kernel in _PROBABILITIES:
+            self.backend.witness(x, self.slot.at(_VALUE))
+
+    def _offence(self, problem: Problem) -> Callable[[int], FusedLossError]:
+        """Remember of a problem what an error says of it, and not the logits, which may be large."""
+        slot, hollow = self.slot, replace(problem.x, address=0, owner=None)
+        target = {name: array for name, array in problem.rows.items() if name == "target"}
+        about = problem._replace(reads={"x": hollow}, rows=target, caller=None)
+        about = about if target else about._replace(target=None)
+
+        def explain(number: int) -> FusedLossError:
+            return offence(about, number, _of_dtype(slot.real(_VALUE), problem.x.dtype))
+
+        return explain
+
+
+def _silent(_slot: Slot) -> None:
+    return None
+
+
+def _of_dtype(value: float, dtype: Any) -> Any:
+    """See a float64 as an element of a dtype."""
+    return value if value == nan or dtype.kind == "V" else dtype.type(value)
+
+
+def _is_unaligned(array: CardArray) -> bool:
+    size = array.itemsize
+    return bool(array.address % size or any(stride % size for stride in array.strides))
+
+
+def _as_bytes(array: CardArray) -> CardArray:
+    return replace(array, shape=(*array.shape, array.itemsize), strides=(*array.strides, 1), dtype=_BYTE)
+
+
+def send(values: np.ndarray[Any, Any], like: CardArray) -> CardArray:
+    """Send the values of a list to the card of ``like``."""
+    values = np.ascontiguousarray(values)
+    with card(like.device) as place:
+        target = empty(values.shape, values.dtype, like)
+        place.write(values, target)
+    return target
+
+
+def fetch(array: CardArray) -> np.ndarray[Any, Any]:
+    """Copy an array of any strides to the host, and wait for it."""
+    if array.contiguous:
+        with card(array.device) as place:
+            return place.fetch(array)
+    with Call(array) as call:
+        return call.card.fetch(call.copied(array, array.dtype))
+
+
+def read(array: CardArray, offset: int) -> Any:
+    """Fetch the element at an offset in bytes, once what is enqueued is done."""
+    with card(array.device) as place:
+        place.wait_for_stream(array.stream)
+        return place.read(array.address + offset, array.dtype)

@@ -1,0 +1,82 @@
+"""A lane: a stream, and a pinned and a card's buffer that mirror each other, which grow to what is asked of them."""
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from .arrays import CardArray, packed
+from .card import Card, Memory, Pinned
+from .pending import Slot
+
+Shape = tuple[int, ...]
+
+_ALIGNED = 256
+_LEAST = 1 << 16
+
+
+class Lane:
+    """Streams and buffers for one block at a time. The card must be current."""
+
+    def __init__(self, card: Card) -> None:
+        self.card, self.stream = card, card.new_stream()
+        self.slot: Slot = card.pending.take()
+        self.backend = card.backend(self.stream, self.slot.address)
+        self.work: Any = None
+        self._host: Pinned | None = None
+        self._card: Memory | None = None
+        self._at = 0
+
+    @classmethod
+    def take(cls, card: Card) -> "Lane":
+        """Take a lane that nobody uses, or a new one."""
+        try:
+            lane: Lane = card.lanes.pop()
+        except IndexError:
+            return cls(card)
+        return lane
+
+    def release(self) -> None:
+        """Give it back, when the card is done with it."""
+        self.work = None
+        with suppress(self.card.failures):  # what it was is on its way to the caller
+            self.card.wait_for_stream(self.stream)
+            self.slot.clean()
+            self.card.lanes.append(self)
+
+    def reset(self, nbytes: int) -> None:
+        """Begin anew, with room for so many bytes; what the buffers hold may be lost."""
+        self._at = 0
+        if self._host is None or self._host.nbytes < nbytes:
+            size = max(nbytes, _LEAST)
+            self._host = self._card = None
+            self._host, self._card = self.card.pinned(size), self.card.allocate(size, self.stream)
+
+    def place(self, shape: Shape, dtype: Any) -> tuple[np.ndarray[Any, Any], CardArray]:
+        """Give the next part of both buffers, as contiguous arrays."""
+        assert self._host and self._card  # noqa: S101
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        start, self._at = self._at, padded(self._at + size)
+        address = self._card.address + start
+        there = CardArray(address, shape, packed(shape, dtype.itemsize), dtype, self.card.index, stream=self.stream)
+        return self._host.array(shape, dtype, start, size), there
+
+    @property
+    def used(self) -> int:
+        """Bytes that are in use."""
+        return self._at
+
+    def send(self, start: int, stop: int) -> None:
+        """Enqueue the copy of a range of bytes to the card."""
+        assert self._host and self._card  # noqa: S101
+        self.card.copy(self._card.address + start, self._host.address + start, stop - start, self.stream)
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Enqueue the copy of a range of bytes from the card."""
+        assert self._host and self._card  # noqa: S101
+        self.card.copy(self._host.address + start, self._card.address + start, stop - start, self.stream)
+
+
+def padded(nbytes: int) -> int:
+    """Round up to where the next array begins."""
+    return -(-nbytes // _ALIGNED) * _ALIGNED
