@@ -130,7 +130,7 @@ def is_readonly(array: Any) -> bool:
 
 def addresses(array: Any) -> Array:
     """Give an array of NumPy's with the same addresses: for arithmetic on them alone."""
-    return array.extent() if on_card(array) else array
+    return cast("Array", array.extent() if on_card(array) else array)
 
 
 def give(result: Any, like: Any) -> Any:

@@ -15,10 +15,11 @@ _EXPECTED = f"one of {', '.join(map(repr, ('auto', *_NAMES)))}"
 
 
 class Device(NamedTuple):
-    """Whether a device can serve, and the reason if it cannot."""
+    """Whether a device can serve, the reason if it cannot, and what it calls itself if it is one of several."""
 
     available: bool
     reason: str
+    name: str = ""
 
 
 def devices() -> dict[str, Device]:
@@ -27,10 +28,15 @@ def devices() -> dict[str, Device]:
     Returns
     -------
     dict of str to Device
-        For each device name, ``available`` and, where that is False, the ``reason`` in one line.
+        For each device name, ``available`` and, where that is False, the ``reason`` in one line. ``"cuda"`` stands for
+        the first CUDA device; where there are several, each has an entry such as ``"cuda:1"`` besides.
     """
     loaded = {name: _load(name) for name in _NAMES}
-    return {name: Device(not isinstance(it, str), it if isinstance(it, str) else "") for name, it in loaded.items()}
+    found = {name: Device(not isinstance(it, str), it if isinstance(it, str) else "") for name, it in loaded.items()}
+    if found["cuda"].available:
+        cards = {name: Device(True, "", loaded["cuda"].card(index).name) for index, name in loaded["cuda"].numbered()}
+        found |= {"cuda": cards["cuda:0"]} | (cards if len(cards) > 1 else {})
+    return found
 
 
 def resolve(device: str, x: Any) -> Any:

@@ -19,7 +19,6 @@ from .arrays import (
     is_readonly,
     on_card,
     on_host,
-    spread,
 )
 from .errors import DTypeError, FusedLossError, OptionError, ProbabilityError, ShapeError, TargetError
 from .layout import Form, Shape, positions
@@ -280,7 +279,7 @@ def _class_axis(axis: int, x: Any, name: str) -> int:
         raise ShapeError(f"{name} {_verb(name)} no axes, expected at least the class axis")
     if not -x.ndim <= number < x.ndim:
         raise OptionError(f"axis is {number}, expected one in [{-x.ndim}, {x.ndim}) of {_of(name)} shape {x.shape}")
-    number %= x.ndim
+    number = number % int(x.ndim)
     if not x.shape[number]:
         raise ShapeError(f"{name} {_verb(name)} shape {x.shape}, expected at least one class along axis {number}")
     return number
@@ -325,7 +324,7 @@ def _element_target(target: Any, of: Logits) -> Any:
 
 def _overlap(a: Any, b: Any) -> bool:
     try:
-        return np.shares_memory(addresses(a), addresses(b), max_work=10_000)
+        return np.shares_memory(addresses(a), addresses(b), max_work=10_000)  # type: ignore[arg-type]
     except RuntimeError:  # too hard to tell
         return True
 

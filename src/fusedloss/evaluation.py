@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import check
-from .arrays import Array, empty, flat, give, on_card
+from .arrays import Array, empty, flat, give
 from .backends import resolve
 from .check import Problem
 from .errors import ShapeError

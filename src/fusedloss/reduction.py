@@ -84,9 +84,9 @@ def _row_weight(problem: Problem) -> float:
 def _element_weight(problem: Problem) -> float:
     weight = problem.reads.get("sample_weight")
     if weight is None:
-        return problem.x.size
+        return float(problem.x.size)
     distinct = weight[tuple(slice(None, 1 if stride == 0 else None) for stride in weight.strides)]
-    return _total(distinct) * (weight.size // max(distinct.size, 1))
+    return _total(distinct) * float(weight.size // max(distinct.size, 1))
 
 
 def _total(values: Array) -> float:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from .. import dlpack
-from ..errors import DTypeError
+from ..errors import DeviceError, DTypeError
 from .arrays import Bfloat16, CardArray, packed
-from .card import device_of
+from .card import device_of, why_not
 
 _LIBRARIES = ("numba", "numba_cuda", "cupy")  # theirs is the caller's stream, where DLPack would take the default one
 
@@ -23,10 +23,13 @@ def adopt_torch(tensor: Any, name: str) -> CardArray:
 
     Raises
     ------
+    DeviceError
+        If no card can serve.
     DTypeError
         If it is not strided, is conjugated, or of a dtype that no kernel reads.
     """
     torch = sys.modules["torch"]
+    _require_service(name, f"cuda:{tensor.get_device()}")
     dtype = _of_torch().get(tensor.dtype)
     if dtype is None:
         raise DTypeError(f"{name} has dtype {tensor.dtype}, which cannot be read on a CUDA device")
@@ -41,8 +44,10 @@ def adopt_torch(tensor: Any, name: str) -> CardArray:
 @lru_cache(maxsize=1)
 def _of_torch() -> dict[Any, Any]:
     torch = sys.modules["torch"]
-    names = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-    dtypes: dict[Any, Any] = {getattr(torch, name): np.dtype(name) for name in names}
+    names = [f"float{bits}" for bits in (16, 32, 64)] + [
+        f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)
+    ]
+    dtypes: dict[Any, Any] = {getattr(torch, name): np.dtype(name) for name in names if hasattr(torch, name)}
     return dtypes | {torch.bool: np.dtype(bool), torch.bfloat16: bfloat16()}
 
 
@@ -54,12 +59,13 @@ def adopt(value: Any, name: str) -> CardArray | None:
     DTypeError
         If what it exports is malformed, masked, or of a dtype that no kernel reads.
     DeviceError
-        If it must be asked where it lies and no card can serve.
+        If no card can serve.
     """
     library = type(value).__module__.partition(".")[0]
     if hasattr(value, "__dlpack_device__") and library not in _LIBRARIES:
         if int(value.__dlpack_device__()[0]) != dlpack.CUDA:
             return None
+        _require_service(name, "a CUDA device")
         tensor = dlpack.read(value, stream=1)
         dtype = bfloat16() if tensor.dtype == "bfloat16" else np.dtype(tensor.dtype)
         strides = packed(tensor.shape, dtype.itemsize)
@@ -73,6 +79,7 @@ def adopt(value: Any, name: str) -> CardArray | None:
 
 
 def _by_interface(value: Any, name: str, library: str) -> CardArray:
+    _require_service(name, "a CUDA device")
     described = value.__cuda_array_interface__
     try:
         shape, (address, readonly) = tuple(map(int, described["shape"])), described["data"]
@@ -82,7 +89,9 @@ def _by_interface(value: Any, name: str, library: str) -> CardArray:
         stream = described.get("stream") or 0
     except (KeyError, TypeError, ValueError) as error:
         said = f"{type(error).__name__}: {error}"
-        raise DTypeError(f"{name} cannot be read as an array: its __cuda_array_interface__ is malformed: {said}") from error
+        raise DTypeError(
+            f"{name} cannot be read as an array: its __cuda_array_interface__ is malformed: {said}"
+        ) from error
     if len(step) != len(shape) or min(shape, default=0) < 0:
         raise DTypeError(f"{name} cannot be read as an array: it has shape {shape} and strides {step}")
     if described.get("mask") is not None:
@@ -108,6 +117,11 @@ def _device_number(value: Any) -> int:
     """Find the device of an array that has no memory, where it says so."""
     number = getattr(getattr(value, "device", 0), "id", 0)
     return number if isinstance(number, int) else 0
+
+
+def _require_service(name: str, where: str) -> None:
+    if reason := why_not():
+        raise DeviceError(f"{name} is on {where}, which cannot serve: {reason}")
 
 
 @lru_cache(maxsize=1)

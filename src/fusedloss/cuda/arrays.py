@@ -73,7 +73,8 @@ class CardArray:
     def contiguous(self) -> bool:
         """Tell whether its elements lie side by side, in C order."""
         return not self.size or all(
-            n == 1 or s == t for n, s, t in zip(self.shape, self.strides, packed(self.shape, self.itemsize), strict=True)
+            n == 1 or s == t
+            for n, s, t in zip(self.shape, self.strides, packed(self.shape, self.itemsize), strict=True)
         )
 
     def reshape(self, *shape: Any) -> "CardArray":

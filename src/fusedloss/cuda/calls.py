@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import nan
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..check import Problem, offence
 from ..errors import FusedLossError
@@ -85,9 +85,7 @@ class Call:
                 self.card.follow(self.stream, array.stream)
         self._explain.append((0, self._offence(problem)))
         reads = {name: self._read(problem, name, array) for name, array in problem.reads.items()}
-        rows = {
-            name: self.contiguous(self._read(problem, name, array)).ravel() for name, array in problem.rows.items()
-        }
+        rows = {name: self.contiguous(self._read(problem, name, array)).ravel() for name, array in problem.rows.items()}
         fixed = {name: self._option(problem, name, value) for name, value in problem.fixed.items()}
         return problem._replace(reads=reads, rows=rows, fixed=fixed)
 
@@ -110,7 +108,7 @@ class Call:
             self._explain.append((finding, lambda number: unfit(name, read(weight, number * weight.itemsize))))
         return weight.broadcast_to(array.shape)
 
-    def sent(self, values: np.ndarray[Any, Any]) -> CardArray:
+    def sent(self, values: npt.NDArray[Any]) -> CardArray:
         """Send a host array to the card."""
         target = self.empty(values.shape, values.dtype)
         self.card.write(np.ascontiguousarray(values), target)
@@ -140,7 +138,7 @@ def _silent(_slot: Slot) -> None:
 
 def _of_dtype(value: float, dtype: Any) -> Any:
     """See a float64 as an element of a dtype."""
-    return value if value == nan or dtype.kind == "V" else dtype.type(value)
+    return getattr(dtype, "type", float)(value)
 
 
 def _is_unaligned(array: CardArray) -> bool:
@@ -152,7 +150,7 @@ def _as_bytes(array: CardArray) -> CardArray:
     return replace(array, shape=(*array.shape, array.itemsize), strides=(*array.strides, 1), dtype=_BYTE)
 
 
-def send(values: np.ndarray[Any, Any], like: CardArray) -> CardArray:
+def send(values: npt.NDArray[Any], like: CardArray) -> CardArray:
     """Send the values of a list to the card of ``like``."""
     values = np.ascontiguousarray(values)
     with card(like.device) as place:
@@ -161,7 +159,7 @@ def send(values: np.ndarray[Any, Any], like: CardArray) -> CardArray:
     return target
 
 
-def fetch(array: CardArray) -> np.ndarray[Any, Any]:
+def fetch(array: CardArray) -> npt.NDArray[Any]:
     """Copy an array of any strides to the host, and wait for it."""
     if array.contiguous:
         with card(array.device) as place:

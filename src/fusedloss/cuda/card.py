@@ -3,16 +3,20 @@
 import ctypes
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
+from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import DeviceError
 from .arrays import CardArray, packed
 from .pending import Pending
 
+Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 _LOST = "the process was forked after CUDA was first used, which CUDA does not survive; start workers by spawn"
@@ -32,7 +36,7 @@ def why_not() -> str:
     try:
         reason: str | None = _driver().why_not()
         if reason is None:
-            import fusedloss.kernels.cuda
+            import_module("fusedloss.kernels.cuda")
     except ModuleNotFoundError as error:
         return f"{error.name} is not installed; the extras cuda12 and cuda13 of fusedloss bring it"
     except (ImportError, OSError, RuntimeError) as error:
@@ -58,18 +62,29 @@ def card(index: int) -> "Card":
     if reason := why_not():
         raise DeviceError(f"cuda:{index} cannot serve: {reason}")
     if not 0 <= index < count():
-        raise DeviceError(f"there is no cuda:{index}, expected one of {', '.join(names())}")
+        raise DeviceError(f"there is no cuda:{index}, expected one of {', '.join(name for _, name in numbered())}")
     return Card(index)
 
 
-def names() -> list[str]:
-    """Name the cards that can serve."""
-    return [f"cuda:{index}" for index in range(count())]
+def numbered() -> list[tuple[int, str]]:
+    """Number and name the cards that can serve."""
+    return [(index, f"cuda:{index}") for index in range(count())]
 
 
-def used() -> list["Card"]:
-    """List the cards that this process has used."""
-    return list(_used)
+def named(device: object) -> list["Card"]:
+    """List the cards of this process that a name means: all that were used, or one.
+
+    Raises
+    ------
+    DeviceError
+        If it is no such name, or no card can serve.
+    """
+    kind, _, number = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if kind != "cuda" or not (device == "cuda" or number.isdecimal()):
+        raise DeviceError(f"device is {device!r}, expected 'cuda', or one device such as 'cuda:0'")
+    if reason := why_not():
+        raise DeviceError(f"device is {device!r}, which cannot serve: {reason}")
+    return [card(int(number))] if number else list(_used)
 
 
 _used: list["Card"] = []
@@ -127,7 +142,7 @@ class Card:
 
     def pinned(self, nbytes: int) -> "Pinned":
         """Allocate host memory that the card reads and writes by itself."""
-        return Pinned(_driver().allocate_pinned(nbytes), nbytes)
+        return Pinned(self, _driver().allocate_pinned(nbytes), nbytes)
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         """Enqueue a copy of bytes; to or from pinned memory it does not hold up the caller."""
@@ -143,11 +158,11 @@ class Card:
             return (value.astype(np.uint32) << 16).view(np.float32)[0]
         return value[0]
 
-    def write(self, values: np.ndarray[Any, Any], target: CardArray) -> None:
+    def write(self, values: Array, target: CardArray) -> None:
         """Send the values of a contiguous host array to a contiguous one on the card."""
         self.copy(target.address, values.ctypes.data, values.nbytes, target.stream)
 
-    def fetch(self, source: CardArray) -> np.ndarray[Any, Any]:
+    def fetch(self, source: CardArray) -> Array:
         """Copy a contiguous array to the host, and wait for it."""
         values = np.empty(source.shape, source.dtype)
         self.copy(values.ctypes.data, source.address, source.nbytes, source.stream)
@@ -206,30 +221,32 @@ class Memory:
         return CardArray(address, shape, strides, dtype, self._card.index, False, self, self.stream, kind)
 
     def __del__(self) -> None:
-        try:
-            with self._card:
-                self._free(self.address, self.stream)
-        except Exception:  # noqa: S110  # the context may be gone, at the end of the process
-            pass
+        with suppress(Exception), self._card:  # the context may be gone, at the end of the process
+            self._free(self.address, self.stream)
 
 
 class Pinned:
-    """Host memory that a card reads and writes by itself; kept until the process ends."""
+    """Host memory that a card reads and writes by itself, given back when nothing refers to this object any more."""
 
-    __slots__ = ("address", "bytes", "nbytes")
+    __slots__ = ("_card", "_free", "address", "bytes", "nbytes")
 
-    def __init__(self, address: int, nbytes: int) -> None:
+    def __init__(self, card: Card, address: int, nbytes: int) -> None:
         self.address, self.nbytes = address, nbytes
-        self.bytes = np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
+        self._card = card
+        self._free: Callable[[int], None] = _driver().free_pinned
+        self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
 
-    def array(self, shape: Shape, dtype: np.dtype[Any], offset: int, nbytes: int) -> np.ndarray[Any, Any]:
+    def array(self, shape: Shape, dtype: np.dtype[Any], offset: int, nbytes: int) -> Array:
         """See a part of it as an array."""
-        return self.bytes[offset : offset + nbytes].view(dtype).reshape(shape)
+        part: Array = self.bytes[offset : offset + nbytes].view(dtype)
+        return part.reshape(shape)
+
+    def __del__(self) -> None:
+        with suppress(Exception), self._card:
+            self._free(self.address)
 
 
 def device_of(address: int) -> int:
     """Tell on which card an address lies."""
-    if reason := why_not():
-        raise DeviceError(f"it is on a CUDA device, which cannot serve: {reason}")
     number: int = _driver().device_of(address)
     return number

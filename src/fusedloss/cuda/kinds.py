@@ -17,15 +17,21 @@ def empty(shape: Shape, dtype: Any, like: CardArray) -> CardArray:
         torch = sys.modules["torch"]
         tensor = torch.empty(shape, dtype=_to_torch()[dtype], device=like.owner.device)
         address = tensor.data_ptr()
-        return CardArray(address, shape, packed(shape, dtype.itemsize), dtype, like.device, False, tensor, like.stream, "torch")
+        return CardArray(
+            address, shape, packed(shape, dtype.itemsize), dtype, like.device, False, tensor, like.stream, "torch"
+        )
     if like.kind == "cupy":
         cupy = sys.modules["cupy"]
         with cupy.cuda.Device(like.device):
             array = cupy.empty(shape, dtype)
         address = array.data.ptr
-        return CardArray(address, shape, packed(shape, dtype.itemsize), dtype, like.device, False, array, like.stream, "cupy")
+        return CardArray(
+            address, shape, packed(shape, dtype.itemsize), dtype, like.device, False, array, like.stream, "cupy"
+        )
     with card(like.device) as place:
-        return place.allocate(np.prod(shape, dtype=np.int64) * dtype.itemsize, like.stream).array(shape, dtype, like.kind)
+        return place.allocate(np.prod(shape, dtype=np.int64) * dtype.itemsize, like.stream).array(
+            shape, dtype, like.kind
+        )
 
 
 def give(result: CardArray, like: Any) -> Any:
@@ -35,7 +41,8 @@ def give(result: CardArray, like: Any) -> Any:
     if result.kind == "numba":
         from numba import cuda
 
-        return cuda.as_cuda_array(result, sync=False)
+        view: Any = cuda.as_cuda_array
+        return view(result, sync=False)
     if hasattr(like, "__array_namespace__"):
         return like.__array_namespace__().from_dlpack(result)
     return result

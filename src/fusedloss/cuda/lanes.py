@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .arrays import CardArray, packed
 from .card import Card, Memory, Pinned
@@ -12,7 +13,7 @@ from .pending import Slot
 Shape = tuple[int, ...]
 
 _ALIGNED = 256
-_LEAST = 1 << 16
+_LEAST = 1 << 20
 
 
 class Lane:
@@ -23,8 +24,8 @@ class Lane:
         self.slot: Slot = card.pending.take()
         self.backend = card.backend(self.stream, self.slot.address)
         self.work: Any = None
-        self._host: Pinned | None = None
-        self._card: Memory | None = None
+        self._host: Pinned = card.pinned(_LEAST)
+        self._card: Memory = card.allocate(_LEAST, self.stream)
         self._at = 0
 
     @classmethod
@@ -47,14 +48,12 @@ class Lane:
     def reset(self, nbytes: int) -> None:
         """Begin anew, with room for so many bytes; what the buffers hold may be lost."""
         self._at = 0
-        if self._host is None or self._host.nbytes < nbytes:
-            size = max(nbytes, _LEAST)
-            self._host = self._card = None
+        if self._host.nbytes < nbytes:
+            size = -(-nbytes // _LEAST) * _LEAST
             self._host, self._card = self.card.pinned(size), self.card.allocate(size, self.stream)
 
-    def place(self, shape: Shape, dtype: Any) -> tuple[np.ndarray[Any, Any], CardArray]:
+    def place(self, shape: Shape, dtype: Any) -> tuple[npt.NDArray[Any], CardArray]:
         """Give the next part of both buffers, as contiguous arrays."""
-        assert self._host and self._card  # noqa: S101
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         start, self._at = self._at, padded(self._at + size)
         address = self._card.address + start
@@ -68,12 +67,10 @@ class Lane:
 
     def send(self, start: int, stop: int) -> None:
         """Enqueue the copy of a range of bytes to the card."""
-        assert self._host and self._card  # noqa: S101
         self.card.copy(self._card.address + start, self._host.address + start, stop - start, self.stream)
 
     def fetch(self, start: int, stop: int) -> None:
         """Enqueue the copy of a range of bytes from the card."""
-        assert self._host and self._card  # noqa: S101
         self.card.copy(self._host.address + start, self._card.address + start, stop - start, self.stream)
 
 

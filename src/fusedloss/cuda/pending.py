@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import FusedLossError
 
 if TYPE_CHECKING:
-    from .card import Card
+    from .card import Card, Pinned
 
 CLEAN = (1 << 63) - 1
 FINDINGS = 8  # numbers in a slot
@@ -34,7 +34,7 @@ class Slot:
 
     def clean(self) -> None:
         """Make it as if nothing had been found."""
-        self.numbers[:] = (CLEAN,) * FINDINGS
+        self.numbers[:] = [CLEAN] * FINDINGS
 
     def at(self, finding: int) -> int:
         """Give the address of a finding."""
@@ -62,6 +62,7 @@ class Pending:
     def __init__(self, card: "Card") -> None:
         self._card = card
         self._lock = threading.Lock()
+        self._memory: list[Pinned] = []
         self._free: list[Slot] = []
         self._in_flight: deque[_InFlight] = deque()
 
@@ -70,6 +71,7 @@ class Pending:
         with self._lock:
             if not self._free:
                 memory = self._card.pinned(8 * FINDINGS * _SLOTS)
+                self._memory.append(memory)
                 starts = range(memory.address, memory.address + memory.nbytes, 8 * FINDINGS)
                 self._free = [Slot(start, self._card.new_event()) for start in starts]
             return self._free.pop()

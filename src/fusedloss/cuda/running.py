@@ -67,7 +67,13 @@ def enqueue(
         kept = {name: _place(call, array) for name, array in kept.items()}
     rows = {name: _place(call, array) for name, array in outputs.items()}
     views = {name: array.reshape(normal) for name, array in (reads | kept).items()}
-    given = {**views, **problem.rows, **{name: array.ravel() for name, array in rows.items()}, **problem.fixed, **options}
+    given = {
+        **views,
+        **problem.rows,
+        **{name: array.ravel() for name, array in rows.items()},
+        **problem.fixed,
+        **options,
+    }
     if sums is not None:
         given["sums"] = sums
     if block:
@@ -115,8 +121,10 @@ def _evaluate(plan: Plan) -> Any:
     rows = max(hi - lo for _, lo, hi in pieces)
     block = tally_block(rows, partial)
     with Call(problem.x) as call:
-        ready = call.ready(problem._replace(fixed=plan.fixed))
-        scratch = {name: call.empty((rows * width,), array.dtype) for name, array in (plan.writes | _outputs(plan)).items()}
+        ready = call.ready(problem._replace(fixed=dict(plan.fixed)))
+        scratch = {
+            name: call.empty((rows * width,), array.dtype) for name, array in {**plan.writes, **_outputs(plan)}.items()
+        }
         counts = [-(-(hi - lo) // block) for _, lo, hi in pieces]
         sums = call.empty((sum(counts), *partial), _FLOAT64)
         for number, (index, lo, hi) in enumerate(pieces):

@@ -1,7 +1,5 @@
 """A block of rows of host arrays on its way through a lane: there, through a kernel, and back."""
 
-from typing import Any
-
 import numpy as np
 
 from ..arrays import Array

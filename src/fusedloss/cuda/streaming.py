@@ -59,7 +59,7 @@ def _finish(plan: Plan, lane: Lane, sums: list[Array]) -> int:
 @contextmanager
 def _lanes(card: Card) -> Iterator[tuple[Lane, Lane]]:
     """Two lanes that nobody else uses. However this ends, the card has let go of their memory, and of the caller's."""
-    taken = tuple(Lane.take(card) for _ in range(2))
+    taken = Lane.take(card), Lane.take(card)
     try:
         yield taken
     finally:
