@@ -164,7 +164,7 @@ def scored(scores: Any, target: Any, sample_weight: Any, device: str, fixed: dic
     """Check the scores of rows, and the classes they were scored against; their confidence stands for the logits."""
     columns, dtype = _columns(scores, ("confidence", "nll", "entropy", "brier"), {"prediction": "i8", "rank": "i8"})
     shape = columns["confidence"].shape
-    y = on_host(adopt(target, "target"))
+    y = _fetched(target, "target")
     if y.dtype.kind not in "iu" and (y.size or is_array(target)):
         raise DTypeError(f"target has dtype {y.dtype}, expected integers: classes")
     if y.shape != shape:
@@ -179,7 +179,7 @@ def scored(scores: Any, target: Any, sample_weight: Any, device: str, fixed: dic
         fixed["sample_weight"] = None
     else:
         of = Logits(columns["confidence"], dtype, "scores")
-        rows["sample_weight"] = of_samples(sample_weight, of, shape).ravel()
+        rows["sample_weight"] = of_samples(_fetched(sample_weight, "sample_weight"), of, shape).ravel()
     reads = {"x": columns["confidence"][..., None]}
     return Problem("tally", "rows", len(shape), reads, rows, fixed, dtype, device, "scores", scores, y)
 
@@ -190,11 +190,11 @@ def binary_scored(scores: Any, target: Any, sample_weight: Any, device: str) -> 
     reads = {"x": columns.pop("probability"), **columns}
     fixed: dict[str, Any] = {}
     of = Logits(reads["x"], dtype, "scores")
-    reads["target"] = _element_target(target, of)
+    reads["target"] = _element_target(_fetched(target, "target"), of)
     if sample_weight is None:
         fixed["sample_weight"] = None
     else:
-        reads["sample_weight"] = of_samples(sample_weight, of, of.x.shape)
+        reads["sample_weight"] = of_samples(_fetched(sample_weight, "sample_weight"), of, of.x.shape)
     return Problem("tally_binary", "elements", 0, reads, {}, fixed, dtype, device, "scores", scores)
 
 
@@ -254,13 +254,18 @@ def _columns(scores: Any, floating: tuple[str, ...], whole: dict[str, str]) -> t
     for name in (*floating, *whole):
         if getattr(scores, name, None) is None:
             raise OptionError(f"scores have no {name}, expected what is scored with a target")
-        columns[name] = on_host(adopt(getattr(scores, name), f"scores.{name}"))
+        columns[name] = _fetched(getattr(scores, name), f"scores.{name}")
         shape = columns[floating[0]].shape
         if columns[name].shape != shape:
             raise ShapeError(f"scores.{name} has shape {columns[name].shape}, expected {shape}, as {floating[0]}")
     dtype = _FLOAT64 if any(column.dtype.char == "d" for column in columns.values()) else _FLOAT32
     native = {name: np.asarray(each, whole.get(name, dtype), order="C") for name, each in columns.items()}
     return native, dtype
+
+
+def _fetched(value: Any, name: str) -> Array:
+    """Adopt an array, and fetch it from its card: it is small, and what comes of it are numbers on the host."""
+    return on_host(adopt(value, name))
 
 
 def _logits(value: Any, name: str) -> Logits:

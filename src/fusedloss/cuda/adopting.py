@@ -100,6 +100,8 @@ def _by_interface(value: Any, name: str, library: str) -> CardArray:
         raise DTypeError(f"{name} is of foreign byte order, expected the native one on a CUDA device")
     address = int(address or 0)
     device = device_of(address) if address else _device_number(value)
+    if device is None:
+        raise DeviceError(f"{name} is in host memory, for all that it has a __cuda_array_interface__")
     kind = library if library == "cupy" else "numba" if library.startswith("numba") else ""
     return CardArray(address, shape, step, dtype, device, bool(readonly), value, 0 if stream == 1 else stream, kind)
 

@@ -1,6 +1,6 @@
 """A call on a card: its stream, its kernels, arrays as kernels take them, and what is to be said of what they find."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -12,7 +12,7 @@ from ..check import Problem, offence
 from ..errors import FusedLossError
 from ..weights import unfit
 from .arrays import CardArray, Shape
-from .card import card
+from .card import SIMULATED, card, lend
 from .kinds import empty
 from .pending import Slot
 
@@ -30,6 +30,9 @@ class Call:
         self.slot: Slot
         self.backend: Any
         self._explain: list[tuple[int, Callable[[int], FusedLossError]]] = []
+        self._lent: list[Callable[[], None]] = []
+        self._kept: list[Any] = []
+        self._awaiting: set[int] = set()
 
     def __enter__(self) -> "Call":
         with self.card:
@@ -41,10 +44,30 @@ class Call:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self.card.pending.add(self.slot, self.stream, self._explained if error is None else _silent)
+            for stream in self._awaiting:
+                self.card.follow(stream, self.stream)
+            explain = self._explained if error is None else _silent
+            self.card.pending.add(self.slot, self.stream, explain, self._kept)
         except self.card.failures as failure:
             kind, error = (type(failure), failure) if error is None else (kind, error)
+        for retract in self._lent:
+            retract()
         self.card.__exit__(kind, error, trace)
+
+    def use(self, arrays: Iterable[CardArray], writable: bool = False) -> None:
+        """Let the kernels use memory of others, once it is ready, and keep it for them.
+
+        An allocator that knows this stream, as PyTorch's and CuPy's do, gives it to nobody before they are done. The
+        stream of what is written waits for them.
+        """
+        for array in arrays:
+            if array.stream != self.stream:
+                self.card.follow(self.stream, array.stream)
+                self._awaiting |= {array.stream} if writable else set()
+            if array.stream != self.stream or array.kind not in ("torch", "cupy"):
+                self._kept.append(array.owner)
+            if SIMULATED:
+                self._lent.append(lend(array, writable))
 
     def raise_findings(self) -> None:
         """Raise what this call's kernels found wrong, which must be done."""
@@ -80,9 +103,8 @@ class Call:
 
     def ready(self, problem: Problem) -> Problem:
         """Give a problem whose arrays are as kernels take them, but for the normal form of those that are read."""
-        for array in (*problem.reads.values(), *problem.rows.values(), problem.fixed.get("class_weight")):
-            if array is not None and array.stream != self.stream:
-                self.card.follow(self.stream, array.stream)
+        given = *problem.reads.values(), *problem.rows.values(), problem.fixed.get("class_weight")
+        self.use([array for array in given if array is not None])
         self._explain.append((0, self._offence(problem)))
         reads = {name: self._read(problem, name, array) for name, array in problem.reads.items()}
         rows = {name: self.contiguous(self._read(problem, name, array)).ravel() for name, array in problem.rows.items()}
@@ -165,6 +187,7 @@ def fetch(array: CardArray) -> npt.NDArray[Any]:
         with card(array.device) as place:
             return place.fetch(array)
     with Call(array) as call:
+        call.use((array,))
         return call.card.fetch(call.copied(array, array.dtype))
 
 

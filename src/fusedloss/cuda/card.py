@@ -22,12 +22,14 @@ Shape = tuple[int, ...]
 _LOST = "the process was forked after CUDA was first used, which CUDA does not survive; start workers by spawn"
 
 
+SIMULATED = os.environ.get("FUSEDLOSS_CUDA_SIMULATOR", "") == "1"
+"""Whether cards are simulated, as their kernels decide too; then their memory is the host's."""
+
+
 @lru_cache(maxsize=1)
 def _driver() -> ModuleType:
-    from fusedloss.kernels import cuda_driver
-
-    module: ModuleType = cuda_driver
-    return module
+    name = "cuda_twin_driver" if SIMULATED else "cuda_driver"
+    return import_module(f"fusedloss.kernels.{name}")
 
 
 @lru_cache(maxsize=1)
@@ -97,7 +99,7 @@ class Card:
         self.index = index
         self.pending = Pending(self)
         self.lanes: list[Any] = []
-        self._context = _driver().Context(index)
+        self._context = _driver().context(index)
         self.failures: Any = _driver().CudaError
         self._process = os.getpid()
         _used.append(self)
@@ -138,16 +140,15 @@ class Card:
     def allocate(self, nbytes: int, stream: int) -> "Memory":
         """Allocate memory of the card in the order of a stream."""
         size = max(nbytes, 1)
-        return Memory(self, _driver().allocate(size, stream), size, stream)
+        return Memory(self, _driver().allocate(self.index, size, stream), size, stream)
 
     def pinned(self, nbytes: int) -> "Pinned":
         """Allocate host memory that the card reads and writes by itself."""
-        return Pinned(self, _driver().allocate_pinned(nbytes), nbytes)
+        return Pinned(self, nbytes, *_driver().pin(nbytes))
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         """Enqueue a copy of bytes; to or from pinned memory it does not hold up the caller."""
-        if nbytes:
-            _driver().copy(target, source, nbytes, stream)
+        _driver().copy(target, source, nbytes, stream)
 
     def read(self, address: int, dtype: Any) -> Any:
         """Fetch one element, and wait for it."""
@@ -171,38 +172,38 @@ class Card:
 
     def new_stream(self) -> int:
         """Make a stream that waits for no other."""
-        stream: int = _driver().create_stream()
+        stream: int = _driver().stream()
         return stream
 
     def wait_for_stream(self, stream: int) -> None:
         """Hold up the caller until all that was enqueued on a stream is done."""
-        _driver().synchronize_stream(stream)
+        _driver().synchronize(stream)
 
     def follow(self, stream: int, first: int) -> None:
         """Let what is enqueued on a stream from now on wait for what is enqueued on another so far."""
         if (stream or 1) != (first or 1):
             event = self.new_event()
             self.record(event, first)
-            _driver().wait_event(stream, event)
+            _driver().wait_for(stream, event)
             _driver().destroy_event(event)
 
     def new_event(self) -> int:
         """Make an event."""
-        event: int = _driver().create_event()
+        event: int = _driver().event()
         return event
 
     def record(self, event: int, stream: int) -> None:
         """Let an event stand for all that is enqueued on a stream so far."""
-        _driver().record_event(event, stream)
+        _driver().record(event, stream)
 
     def is_done(self, event: int) -> bool:
         """Tell whether what an event stands for is done."""
-        done: bool = _driver().query_event(event)
+        done: bool = _driver().finished(event)
         return done
 
     def wait_for(self, event: int) -> None:
         """Hold up the caller until what an event stands for is done."""
-        _driver().synchronize_event(event)
+        _driver().wait_event(event)
 
 
 class Memory:
@@ -213,7 +214,7 @@ class Memory:
     def __init__(self, card: Card, address: int, nbytes: int, stream: int) -> None:
         self.address, self.nbytes, self.stream = address, nbytes, stream
         self._card = card
-        self._free: Callable[[int, int], None] = _driver().free
+        self._free: Callable[[int, int, int], None] = _driver().free
 
     def array(self, shape: Shape, dtype: Any, kind: str = "", offset: int = 0) -> CardArray:
         """See it, from an offset on, as a contiguous array."""
@@ -222,18 +223,18 @@ class Memory:
 
     def __del__(self) -> None:
         with suppress(Exception), self._card:  # the context may be gone, at the end of the process
-            self._free(self.address, self.stream)
+            self._free(self._card.index, self.address, self.stream)
 
 
 class Pinned:
     """Host memory that a card reads and writes by itself, given back when nothing refers to this object any more."""
 
-    __slots__ = ("_card", "_free", "address", "bytes", "nbytes")
+    __slots__ = ("_card", "_free", "address", "bytes", "nbytes", "on_card")
 
-    def __init__(self, card: Card, address: int, nbytes: int) -> None:
-        self.address, self.nbytes = address, nbytes
+    def __init__(self, card: Card, nbytes: int, address: int, on_card: int) -> None:
+        self.address, self.nbytes, self.on_card = address, nbytes, on_card
         self._card = card
-        self._free: Callable[[int], None] = _driver().free_pinned
+        self._free: Callable[[int], None] = _driver().unpin
         self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
 
     def array(self, shape: Shape, dtype: np.dtype[Any], offset: int, nbytes: int) -> Array:
@@ -246,7 +247,18 @@ class Pinned:
             self._free(self.address)
 
 
-def device_of(address: int) -> int:
-    """Tell on which card an address lies."""
-    number: int = _driver().device_of(address)
+def device_of(address: int) -> int | None:
+    """Tell on which card an address lies; None for none. A simulated card has all there is."""
+    number: int | None = 0 if SIMULATED else _driver().device_of(address)
     return number
+
+
+def lend(array: CardArray, writable: bool) -> Callable[[], None]:
+    """Let simulated kernels use an array, up to a call of what is returned."""
+    from fusedloss.kernels import cuda_twin_memory
+
+    reach = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
+    first = array.address + sum(min(step, 0) for step in reach)
+    size = array.address + sum(max(step, 0) for step in reach) + array.itemsize - first if array.size else 0
+    cuda_twin_memory.lend(first, size, writable=writable)
+    return lambda: cuda_twin_memory.retract(first, size, writable=writable)

@@ -51,6 +51,7 @@ def _enqueue(
     call: Call, problem: Problem, grad: CardArray | None, value: CardArray, divisor: Divisor, scale: Divisor
 ) -> None:
     x, none = problem.x, problem.reduction == "none"
+    call.use((value,), writable=True)
     writes: dict[str, CardArray] = {} if grad is None else {"grad": grad}
     options: dict[str, Any] = {"grad_scale": scale} | ({"grad": None} if grad is None else {})
     outputs: dict[str, CardArray] = {}

@@ -8,7 +8,7 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import FusedLossError
 
@@ -23,13 +23,13 @@ Explain = Callable[["Slot"], FusedLossError | None]
 
 
 class Slot:
-    """Where the kernels of one call report; ``numbers[0]`` is at ``address``."""
+    """Where the kernels of one call report: the host sees ``numbers``, and kernels what is at ``address``."""
 
     __slots__ = ("address", "event", "numbers")
 
-    def __init__(self, address: int, event: int) -> None:
+    def __init__(self, here: int, address: int, event: int) -> None:
         self.address, self.event = address, event
-        self.numbers = (ctypes.c_int64 * FINDINGS).from_address(address)
+        self.numbers = (ctypes.c_int64 * FINDINGS).from_address(here)
         self.clean()
 
     def clean(self) -> None:
@@ -54,6 +54,7 @@ class Slot:
 class _InFlight(NamedTuple):
     slot: Slot
     explain: Explain
+    kept: Any
 
 
 class Pending:
@@ -72,8 +73,8 @@ class Pending:
             if not self._free:
                 memory = self._card.pinned(8 * FINDINGS * _SLOTS)
                 self._memory.append(memory)
-                starts = range(memory.address, memory.address + memory.nbytes, 8 * FINDINGS)
-                self._free = [Slot(start, self._card.new_event()) for start in starts]
+                for at in range(0, memory.nbytes, 8 * FINDINGS):
+                    self._free.append(Slot(memory.address + at, memory.on_card + at, self._card.new_event()))
             return self._free.pop()
 
     def give_back(self, slot: Slot) -> None:
@@ -82,11 +83,14 @@ class Pending:
         with self._lock:
             self._free.append(slot)
 
-    def add(self, slot: Slot, stream: int, explain: Explain) -> None:
-        """Hand over the slot of a call that is enqueued; ``explain`` turns what is found there into an error."""
+    def add(self, slot: Slot, stream: int, explain: Explain, kept: Any = None) -> None:
+        """Hand over the slot of a call that is enqueued; ``explain`` turns what is found there into an error.
+
+        What is ``kept`` lives until the kernels are known to be done.
+        """
         self._card.record(slot.event, stream)
         with self._lock:
-            self._in_flight.append(_InFlight(slot, explain))
+            self._in_flight.append(_InFlight(slot, explain, kept))
 
     def poll(self) -> None:
         """Raise the error of the oldest call that is done and found something wrong."""
@@ -95,7 +99,7 @@ class Pending:
                 if not self._in_flight or not self._card.is_done(self._in_flight[0].slot.event):
                     return
                 done = self._in_flight.popleft()
-            self.settle(*done)
+            self.settle(done.slot, done.explain)
 
     def wait(self) -> None:
         """Wait for every call, and raise the first error."""
@@ -105,7 +109,7 @@ class Pending:
                     return
                 oldest = self._in_flight.popleft()
             self._card.wait_for(oldest.slot.event)
-            self.settle(*oldest)
+            self.settle(oldest.slot, oldest.explain)
 
     def settle(self, slot: Slot, explain: Explain) -> None:
         """Give back the slot of a call that is done, and raise what it found."""

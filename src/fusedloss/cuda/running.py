@@ -58,6 +58,7 @@ def enqueue(
     x = problem.x
     if not x.size:
         return
+    call.use((*writes.values(), *outputs.values()), writable=True)
     reads, kept = dict(problem.reads), dict(writes)
     strides = tuple([array.strides for array in (*reads.values(), *kept.values())])
     normal = layout(problem.form, problem.axis, x.shape, x.itemsize, strides, (True,) * len(strides)).normal

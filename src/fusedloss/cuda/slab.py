@@ -24,7 +24,7 @@ class Slab:
         self.plan, self.place, self.lo, self.hi = plan, place, lo, hi
         self.sums: Array | None = None
         self._lane = lane
-        self._reads = {name: np.asarray(array[place]) for name, array in plan.problem.reads.items()}
+        self._reads = {name: array[(*place, ...)] for name, array in plan.problem.reads.items()}
         self.shape = self._reads["x"].shape
         self._results: list[tuple[Array, Array]] = []  # where they are put, and where they come
 
@@ -34,7 +34,7 @@ class Slab:
         sources, normal = self._sources()
         flat = {name: array[self.lo : self.hi] for name, array in problem.rows.items()}
         fixed = {name: array for name, array in plan.fixed.items() if isinstance(array, np.ndarray)}
-        writes = {name: np.asarray(array[self.place]) for name, array in plan.writes.items()}
+        writes = {name: array[(*self.place, ...)] for name, array in plan.writes.items()}
         rows = {name: array[self.lo : self.hi] for name, array in plan.rows.items() if name not in flat}
         units = count_units(problem.form, normal)
         block, count = self._partial_sums(units)
