@@ -140,7 +140,7 @@ def exponential_sums(options: CudaOptions, term: Any, n: int) -> Any:
 def target_sums(options: CudaOptions, log: Any, n: int) -> Any:
     """Σ w·z, Σ y, Σ y·z and Σ y·log y over n classes, in float64; what has no weight adds nothing, at -inf too."""
     soft, smoothed, weighted = options.target == "soft" or options.matched, options.smoothed, options.weighted
-    divergence, online = options.divergence, options.online
+    divergence, online, given = options.divergence, options.online, options.target == "soft"
 
     def lead(k: int) -> Any:
         return jit(lambda z, base: wide(z[k]) if online else wide(z[k] - base))
@@ -158,7 +158,7 @@ def target_sums(options: CudaOptions, log: Any, n: int) -> Any:
             if smoothed:
                 shift = shift + (select(w[k] != 0.0, wide(w[k]) * t, 0.0) if weighted else t)
             if soft:
-                a = wide(y[k]) * wide(w[k]) if weighted else wide(y[k])
+                a = wide(y[k]) * wide(w[k]) if weighted and given else wide(y[k])
                 mass = mass + a
                 moment = fma(a, select(a == 0.0, 0.0, t), moment)
                 if divergence:

@@ -301,7 +301,8 @@ def make_rows(options: CudaOptions) -> Any:
         SIZES[options.logits],
         SIZES[options.real],
     )
-    sums_of, write, clear, finish = (make(options, device) for make in (row_sums, row_writer, row_eraser, row_finisher))
+    sums_of, write, finish = (make(options, device) for make in (row_sums, row_writer, row_finisher))
+    clear = row_eraser(options)
     aim, convert, together, put = (
         hard_target(options, device),
         real(options.real),
