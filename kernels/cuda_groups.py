@@ -95,7 +95,7 @@ def constant(width: int) -> Function:
 
 
 def alignment(code: str, width: int) -> int:
-    """The bytes of which a group's address must be a multiple for it to be read or written at once; 0 if it never is."""
+    """Of how many bytes a group's address must be a multiple for it to be read or written at once; 0: it never is."""
     if width > 1 and code in BYTES:
         return width
     return 16 if code in FLOATS and width * SIZE[code] % 16 == 0 else 0
