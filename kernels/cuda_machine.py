@@ -4,9 +4,8 @@ Kernels take from here everything that only a machine can do, and run unchanged 
 leaf of the other.
 """
 
-import os
+from .cuda_card import SIMULATED
 
-SIMULATED = os.environ.get("FUSEDLOSS_CUDA_SIMULATOR", "") == "1"
 WARP = 32
 
 if SIMULATED:

@@ -6,6 +6,7 @@ reading.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
 from collections import Counter
 from functools import cache
@@ -33,11 +34,13 @@ ROOM = 227 * 1024
 _ffi = cffi.FFI()
 _lent: Counter[tuple[int, int, bool]] = Counter()
 _stale = True
+_lending = threading.Lock()
 _bounds: list[int] = []  # begin and end of each range in turn, rising
 _bases: list[int] = []  # by the index of a range's end in `_bounds`, as below
 _writable: list[bool] = []
 _views: dict[str, list[Any]] = {code: [] for code in DTYPE}
-_room = np.full(ROOM // 16 + 1, 0, "V16")
+_room = np.zeros(ROOM // 16 + 1, "V16")
+_room_bytes = _room.view("u1")
 _size = 0
 
 _cell16 = np.zeros(2, "V16")
@@ -53,8 +56,9 @@ def lend(address: int, nbytes: int, *, writable: bool = True) -> None:
     """Let kernels use a range of host memory, until it is retracted as often as it was lent."""
     global _stale
     if nbytes:
-        _lent[address, address + nbytes, writable] += 1
-        _stale = True
+        with _lending:
+            _lent[address, address + nbytes, writable] += 1
+            _stale = True
 
 
 def retract(address: int, nbytes: int, *, writable: bool = True) -> None:
@@ -62,17 +66,15 @@ def retract(address: int, nbytes: int, *, writable: bool = True) -> None:
     global _stale
     if nbytes:
         key = (address, address + nbytes, writable)
-        _lent[key] -= 1
-        if _lent[key] <= 0:
-            del _lent[key]
-        _stale = True
+        with _lending:
+            _lent[key] -= 1
+            if _lent[key] <= 0:
+                del _lent[key]
+            _stale = True
 
 
-def prepare() -> None:
-    """Make the tables that accesses are checked by; ranges that overlap become one."""
-    global _stale
-    if not _stale:
-        return
+def _merged() -> list[list[Any]]:
+    """What is lent as ranges that do not overlap, rising."""
     merged: list[list[Any]] = []
     for begin, end, writable in sorted(_lent):
         if merged and begin < merged[-1][1]:
@@ -80,21 +82,30 @@ def prepare() -> None:
             merged[-1][2] |= writable
         else:
             merged.append([begin, end, writable])
-    _bounds[:] = [bound for begin, end, _ in merged for bound in (begin, end)]
-    _bases[:] = [base for begin, _, _ in merged for base in (0, begin & -16)] + [0]
-    _writable[:] = [flag for _, _, writable in merged for flag in (False, writable)] + [False]
+    return merged
+
+
+def _renew() -> None:
+    """Make the tables that accesses are checked by."""
+    global _stale
+    with _lending:
+        ranges, _stale = _merged(), False
+    _bounds[:] = [bound for begin, end, _ in ranges for bound in (begin, end)]
+    _bases[:] = [base for begin, _, _ in ranges for base in (0, begin & -16)] + [0]
+    _writable[:] = [flag for _, _, writable in ranges for flag in (False, writable)] + [False]
     for views in _views.values():
         views[:] = [None] * (len(_bounds) + 1)
-    _stale = False
 
 
 def begin_block(shared: int) -> None:
-    """Shared memory of so many bytes, full of NaN."""
+    """Shared memory of so many bytes, full of NaN; and what is lent by now."""
     global _size
     if not 0 <= shared <= ROOM:
         raise Fault(f"{shared} bytes of shared memory, of {ROOM}")
+    if _stale:
+        _renew()
     _size = shared
-    _room.view("u1")[: shared + 16] = 0xFF
+    _room_bytes[: shared + 16] = 0xFF
 
 
 def _view(code: str, index: int) -> Any:

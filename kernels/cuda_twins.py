@@ -38,7 +38,6 @@ _ZERO, _INFINITE = f4(0), f4(math.inf)
 
 def launch(function: Any, args: Any, grid: int, count: int, shared: int) -> None:
     """Run a kernel: `grid` blocks of `count` threads, with so many bytes of shared memory."""
-    cuda_twin_memory.prepare()
     cuda_schedule.run(function, args, grid, count, lambda: cuda_twin_memory.begin_block(shared))
 
 
