@@ -14,9 +14,12 @@ from .cuda_groups import (
     added,
     arithmetic,
     column,
+    constant,
     done,
     listed,
+    picked,
     reader,
+    replaced,
     sum_over,
     writer,
 )
@@ -97,6 +100,30 @@ def _settled(options: ElementOptions) -> Any:
     return settled
 
 
+def _one_by_one(one: Any, width: int, zero: Any) -> Any:
+    """What a formula in float64 makes of a group, in a loop: next to each other they would not fit the registers."""
+    blank, number, put = constant(width), picked(width), replaced(width)
+
+    def make(k: int) -> Any:
+        return jit(lambda a: (a[0][k], a[1][k], a[1][k], a[1][k], (a[2] >> k) & 1 != 0))
+
+    rows = listed(width, make)
+
+    @jit
+    def compute(a: Any) -> Any:
+        x, y, w, q, settings = a
+        losses, slopes = blank(zero), blank(zero)
+        i = flags = 0
+        while i < width:
+            value, gradient, _, _, wrong = one(number(x, i), number(y, i), number(w, i), number(q, i), settings)
+            losses, slopes = put(losses, i, value), put(slopes, i, gradient)
+            flags += select(wrong, 1, 0) << i
+            i += 1
+        return rows((losses, slopes, flags))
+
+    return compute
+
+
 def group_parts(options: ElementOptions, width: int) -> SimpleNamespace:
     """What is done with a group of so many columns: read, compute, write, add up, and report what is wrong."""
     to, single = arithmetic(options.code), width != options.width
@@ -104,7 +131,10 @@ def group_parts(options: ElementOptions, width: int) -> SimpleNamespace:
     x, y, w, q = (reader(code, lie.get(lies, lies), width, to) for code, lies in options.inputs)
     writers = [writer(code, lie.get(lies, lies), width) for code, lies in options.outputs]
     one = _score(options) if options.formula == "score_binary" else _loss(options)
-    compute = listed(width, lambda k: jit(lambda a: one(a[0][k], a[1][k], a[2][k], a[3][k], a[4])))
+    if options.formula == "binary_log_loss" and width > 2:
+        compute = _one_by_one(one, width, device_of(options.code).real(0))
+    else:
+        compute = listed(width, lambda k: jit(lambda a: one(a[0][k], a[1][k], a[2][k], a[3][k], a[4])))
 
     @jit
     def read(places: Any, k: Any) -> Any:

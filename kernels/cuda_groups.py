@@ -20,6 +20,7 @@ from .cuda_machine import (
     peek,
     poke,
     real,
+    select,
     shuffle_xor,
     store16,
     sync,
@@ -89,6 +90,20 @@ def column(size: int, k: int) -> Function:
 def constant(width: int) -> Function:
     """``f(value)``: a group of one value."""
     return listed(width, lambda _: jit(lambda value: value))
+
+
+def picked(width: int) -> Function:
+    """``f(group, i)``: its number i, found without memory."""
+    if width == 1:
+        return jit(lambda group, i: group[0])
+    rest, last = picked(width - 1), width - 1
+    return jit(lambda group, i: select(i == last, group[last], rest(group, i)))
+
+
+def replaced(width: int) -> Function:
+    """``f(group, i, value)``: the group with another number i."""
+    each = listed(width, lambda k: jit(lambda a: select(a[1] == k, a[2], a[0][k])))
+    return jit(lambda group, i, value: each((group, i, value)))
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
