@@ -19,10 +19,11 @@ from .calls import Array, Run, address, bound, pack
 from .cpu_elements import ElementOptions, make_elements
 from .cpu_lane_tiles import FEW_CLASSES
 from .cpu_lanes import make_lanes
-from .cpu_parts import Flags, Options
+from .cpu_parts import Options
 from .cpu_probs import make_probs
 from .cpu_rows import make_rows
 from .element_parts import settings_of
+from .row_parts import Flags
 from .simd import Format
 
 STREAMED_BYTES = 1 << 23

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from . import numerics, simd
 from .jit import inline, splice
-from .simd import Format, absolute, fma, full, maximum, select, wide
-
-
-class Flags(NamedTuple):
-    """What a call asks of a kernel over classes; what is not asked for is not compiled."""
-
-    result: str  # "loss", "score", "lse", or "" for the output alone
-    weighted: bool = False  # class weights within the sums over classes
-    smoothed: bool = False
-    divergence: bool = False  # add Σ y·log y
-    transform: str = ""  # "scale", "softcap" or ""
-    output: str = ""  # "gradient", "softmax", "log_softmax" or ""
+from .row_parts import curves, output_factors, output_value, row_loss
+from .simd import Format, fma, full, maximum, select, wide
 
 
 @dataclass(frozen=True)
@@ -68,30 +57,12 @@ def device_functions(options: Options) -> SimpleNamespace:
     real = options.real_type
     exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
     log = numerics.logarithm(inline, simd)
-    device = SimpleNamespace(exp=exp, term=term, log=log, **vars(numerics.row_formulas(splice, simd)))
-    device.transform, device.line, device.bend = _transform(options, numerics.hyperbolic_tangent(inline, simd, real))
+    device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
+    device.transform, device.line, device.bend = curves(options, splice, simd, real, inline=inline)
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
-    device.value = _value(options, exp)
-    device.loss, device.factors = _loss(options, device), _factors(options)
+    device.value = output_value(options, splice, simd, real, exp)
+    device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)
     return device
-
-
-def _transform(options: Options, tanh: Any) -> Any:
-    """z = softcap(scale·x), infinities staying what they are: -inf is a masked class, +inf a fault to be seen.
-
-    Also its two steps, x to scale·x and on to z: the second never falls, so a maximum can be found between them.
-    """
-    scale = splice(lambda x, curve: x * curve[0])
-    same = splice(lambda x, curve: x)
-    if options.transform != "softcap":
-        line = scale if options.transform else same
-        return line, line, same
-
-    @inline
-    def bend(v: Any, curve: Any) -> Any:
-        return select(absolute(v) == math.inf, v, tanh(v * curve[2]) * curve[1])
-
-    return splice(lambda x, curve: bend(x * curve[0], curve)), scale, bend
 
 
 def _step(options: Options, term: Any, log: Any) -> Any:
@@ -147,74 +118,3 @@ def _folds(options: Options) -> Any:
         return (full(X, -0.0), full(X, 0.0), sums[2] + wide(sums[1] + sums[0])) + sums[3:]  # noqa: RUF005
 
     return pair, fold
-
-
-def _value(options: Options, exp: Any) -> Any:
-    """One vector of the output: softmax, log-softmax, or the gradient gain·e^(z - top) - hit·y - uniform·w."""
-    gradient, hard = options.output == "gradient", options.target == "hard"
-    soft, weighted, smoothed = options.target == "soft", options.weighted, options.smoothed
-    logarithmic, capped = options.output == "log_softmax", options.transform == "softcap"
-
-    @splice
-    def value(z: Any, y: Any, w: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
-        gain, hit, uniform = factors
-        if logarithmic:
-            return (z - top) - gain
-        g = exp(z - top) * gain
-        if gradient:
-            if hard:
-                g = select(hot, g - hit, g)
-            if soft:
-                g = g - (y * w if weighted else y) * hit
-            if smoothed:
-                g = g - (w * uniform if weighted else uniform)
-            if capped:
-                ratio = z * curve[2]
-                g = g * select(absolute(z) == math.inf, 0.0, 1.0 - ratio * ratio)
-        return g
-
-    return value
-
-
-def _loss(options: Options, device: SimpleNamespace) -> Any:
-    """A row's weighted loss in float64, from the sums over its classes."""
-    smoothed, divergence = options.smoothed, options.divergence
-    nll, smooth = device.nll, device.smooth
-
-    @splice
-    def loss(exact: Any, shift: Any, top: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
-        mass, moment, negentropy = exact
-        smoothing, z_loss, weights, _ = terms
-        value = nll(mass, moment, logd)
-        if smoothed:
-            value = select(smoothing == 1.0, 0.0, value)  # else 0 times an infinite loss
-            value = smooth(value, smoothing, classes, weights, logd, shift)
-        if divergence:
-            value = value + negentropy
-        if z_loss != 0.0:
-            value = value + (top + logd) * (top + logd) * z_loss
-        return value * weight
-
-    return loss
-
-
-def _factors(options: Options) -> Any:
-    """What `value` needs of a row, in float64: gain, hit and uniform."""
-    output, smoothed, hard = options.output, options.smoothed, options.target == "hard"
-
-    @splice
-    def factors(mass: Any, top: Any, d: Any, logd: Any, weight: Any, classes: Any, terms: Any) -> Any:
-        smoothing, z_loss, weights, grad_scale = terms
-        if output == "log_softmax":
-            return logd, logd, logd
-        if output == "softmax":
-            return 1.0 / d, d, d
-        gain, share = mass, weight * grad_scale
-        if smoothed:
-            gain = gain * (1.0 - smoothing) + smoothing / classes * weights
-        if z_loss != 0.0:
-            gain = gain + (top + logd) * (2.0 * z_loss)
-        hit = share * (1.0 - smoothing)
-        return gain * share / d, hit * mass if hard else hit, share * (smoothing / classes)
-
-    return factors

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from .cuda_machine import SIMULATED
@@ -54,12 +56,26 @@ def _simulate(kernel: Kernel, grid: int, shared: int, call: bytes) -> None:
     cuda_twins.launch(kernel.function, (*values[: kernel.integers], *reals), grid, kernel.threads, shared)
 
 
+@contextmanager
+def _no_device(cc: CC) -> Iterator[None]:
+    """Let Numba compile device functions without a driver: it asks the current device for what it was told."""
+    from numba.cuda import dispatcher
+
+    asked, told = dispatcher.get_current_device, SimpleNamespace(compute_capability=cc[:2])
+    dispatcher.get_current_device = lambda: told
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = asked
+
+
 def _compile(kernel: Kernel, cc: CC) -> str:
     from numba import cuda
     from numba.cuda import types
 
     signature = (types.int64,) * kernel.integers + (types.float64,) * kernel.reals
-    ptx, _ = cuda.compile(
-        kernel.function, signature, device=False, abi="numba", cc=cc, output="ptx", launch_bounds=kernel.threads
-    )
+    with _no_device(cc):
+        ptx, _ = cuda.compile(
+            kernel.function, signature, device=False, abi="numba", cc=cc, output="ptx", launch_bounds=kernel.threads
+        )
     return ptx

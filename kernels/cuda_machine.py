@@ -15,3 +15,4 @@ if SIMULATED:
 else:
     from .cuda_memory import *  # noqa: F403
     from .cuda_prims import *  # noqa: F403
+    from .cuda_tuples import *  # noqa: F403

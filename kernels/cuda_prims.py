@@ -27,8 +27,11 @@ REALS = (types.float32, types.float64)
 
 
 def jit(function: Any) -> Any:
-    """Splice a helper into its callers before they are typed; nothing is ever called on the card."""
-    return cuda.jit(device=True, inline="always")(function)
+    """Compile a helper by itself, to be inlined by LLVM into whatever calls it; nothing is ever called on the card.
+
+    Numba's own inlining, before types are known, takes minutes for what calls as many helpers as our kernels do.
+    """
+    return cuda.jit(device=True, forceinline=True)(function)
 
 
 # ---- position and agreement ------------------------------------------------------------------------------------------

@@ -16,8 +16,25 @@ import numpy as np
 from . import cuda_schedule, cuda_twin_memory
 
 __all__ = [
-    "absolute", "ex2", "exponent", "fma", "fmax", "following", "jit", "mantissa", "maximum", "minimum", "pow2", "real",
-    "select", "whole", "wide",
+    "absolute",
+    "chain",
+    "each",
+    "ex2",
+    "exponent",
+    "fma",
+    "fmax",
+    "fold",
+    "following",
+    "jit",
+    "mantissa",
+    "maximum",
+    "minimum",
+    "pow2",
+    "real",
+    "select",
+    "table",
+    "whole",
+    "wide",
 ]  # fmt: skip
 
 f4, f8 = np.float32, np.float64
@@ -142,3 +159,36 @@ def whole(value: Any) -> int:
     if value != value:
         return -(2**63)
     return int(max(-(2**63), min(2**63 - 1, value if abs(value) < 2**63 else math.copysign(2**63, value))))
+
+
+def table(function: Any, n: int) -> Any:
+    """A function of `a` that gives the tuple (function(0, a), …, function(n-1, a))."""
+    return lambda a: tuple([function(k, a) for k in range(n)])
+
+
+def each(function: Any) -> Any:
+    """A function of (v, a) that gives function((p, q, …), k, a) for all p, q, … at the place k of the tuples in v."""
+    return lambda v, a: tuple([function(items, k, a) for k, items in enumerate(zip(*v, strict=True))])
+
+
+def fold(function: Any) -> Any:
+    """A function of a tuple that combines its elements by function(p, q), neighbours first."""
+
+    def folded(values: Any) -> Any:
+        while len(values) > 1:
+            odd = values[len(values) // 2 * 2 :]
+            values = [*map(function, values[::2], values[1::2]), *odd]
+        return values[0]
+
+    return folded
+
+
+def chain(function: Any) -> Any:
+    """A function of (state, v, a) that takes the state through function(state, (p, q, …), k, a) from first to last."""
+
+    def chained(state: Any, v: Any, a: Any) -> Any:
+        for k, items in enumerate(zip(*v, strict=True)):
+            state = function(state, items, k, a)
+        return state
+
+    return chained

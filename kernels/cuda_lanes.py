@@ -1,0 +1,250 @@
+"""CUDA kernels with a row a thread: for a class axis that is not last, for few classes, and for any other strides.
+
+Neighbouring threads have neighbouring rows, so that loads along an inner axis coalesce. Rows of few classes that follow
+each other are brought to shared memory together, 16 bytes a thread and load, and leave it the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from .cuda_machine import (
+    atomic_least,
+    block,
+    blocks,
+    fmax,
+    following,
+    held,
+    held16,
+    hold,
+    hold16,
+    jit,
+    load16,
+    peek,
+    poke,
+    real,
+    select,
+    store16,
+    sync,
+    thread,
+    wide,
+)  # fmt: skip
+from .cuda_ops import SIZES, each
+from .cuda_parts import CudaOptions, batch, device_functions, entry, no_sums
+from .cuda_row_sums import group_sums, hard_target
+from .cuda_rows import place, row_finisher
+
+BATCH = 8
+"""Classes that a thread has in flight."""
+TILE_BYTES = 256
+"""The longest row that is brought to shared memory."""
+
+
+@jit
+def spot(byte: Any) -> Any:
+    """Where a byte of a tile lies in shared memory: 16 bytes are left free after each 128, so that banks differ."""
+    return byte + (byte >> 7 << 4)
+
+
+def reader(options: CudaOptions, device: SimpleNamespace) -> Any:
+    """Read the logit of a class, from shared memory where the row is there."""
+    one, near, transform, tiled = peek(options.logits), held(options.logits), device.transform, options.tiled
+
+    @jit
+    def read(at: Any, step: Any, c: Any, curve: Any) -> Any:
+        return transform(near(spot(at + c * step)) if tiled else one(at + c * step), curve)
+
+    return read
+
+
+def classes_loader(options: CudaOptions, device: SimpleNamespace, n: int) -> Any:
+    """Load n logits, targets and class weights, from class c on."""
+    soft, weighted, matched, real_size = (
+        options.target == "soft",
+        options.weighted,
+        options.matched,
+        SIZES[options.real],
+    )
+    read, given, weight, convert = (
+        reader(options, device),
+        peek(options.soft or "f4"),
+        peek(options.real),
+        real(options.real),
+    )
+    one, zero = options.real_type(1), options.real_type(0)
+    logits = each(lambda j: jit(lambda at, a: read(at[0], at[1], a[0] + j, a[1])), n)
+    targets = each(lambda j: jit(lambda at, c: convert(given(at[2] + (c + j) * at[3]))), n)
+    weights = each(lambda j: jit(lambda at, c: weight(at[4] + (c + j) * real_size)), n)
+    hits = each(lambda j: jit(lambda target, c: select(c + j == target, one, zero)), n)
+
+    @jit
+    def load(at: Any, c: Any, target: Any, curve: Any) -> Any:
+        z = logits(at, (c, curve))
+        y = w = z
+        if soft:
+            y = targets(at, c)
+        if matched:
+            y = hits(target, c)
+        if weighted:
+            w = weights(at, c)
+        return z, y, w
+
+    return load
+
+
+def lane_sums(options: CudaOptions, device: SimpleNamespace) -> Any:
+    """The sums over a thread's row."""
+    start, together, online, read = no_sums(options), group_sums(options), options.online, reader(options, device)
+    add_many, add_one = batch(options, device, 1, BATCH), batch(options, device, 1, 1)
+    load_many, load_one = classes_loader(options, device, BATCH), classes_loader(options, device, 1)
+    minus, zero = options.real_type(-math.inf), options.real_type(0)
+
+    @jit
+    def sums(at: Any, classes: Any, aimed: Any, curve: Any) -> Any:
+        reference, c = zero, 0
+        if not online:
+            best = minus
+            while c < classes:
+                best = fmax(best, read(at[0], at[1], c, curve))
+                c += 1
+            reference = zero if best == minus else best
+        state, c = start(reference), 0
+        while c + BATCH <= classes:
+            z, y, w = load_many(at, c, aimed[0], curve)
+            state = add_many(state, z, y, w, c, 0, aimed)
+            c += BATCH
+        while c < classes:
+            z, y, w = load_one(at, c, aimed[0], curve)
+            state = add_one(state, z, y, w, c, 0, aimed)
+            c += 1
+        return together(state)
+
+    return sums
+
+
+def lane_writer(options: CudaOptions, device: SimpleNamespace) -> Any:
+    """Write a thread's row of the output: to shared memory, over its logits, where they are there."""
+    load, value, tiled = classes_loader(options, device, 1), device.value, options.tiled
+    put, keep = poke(options.logits), hold(options.logits)
+
+    @jit
+    def write(at: Any, out: Any, out_step: Any, classes: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
+        c = 0
+        while c < classes:
+            z, y, w = load(at, c, target, curve)
+            g = value(z[0], y[0], w[0], c == target, top, factors, curve)
+            if tiled:
+                keep(spot(at[0] + c * at[1]), g)
+            else:
+                put(out + c * out_step, g)
+            c += 1
+
+    return write
+
+
+def lane_eraser(options: CudaOptions) -> Any:
+    """Fill a thread's row of the output with zeros."""
+    put, keep, tiled, zero = poke(options.logits), hold(options.logits), options.tiled, options.real_type(0)
+
+    @jit
+    def clear(at: Any, out: Any, out_step: Any, classes: Any) -> Any:
+        c = 0
+        while c < classes:
+            if tiled:
+                keep(spot(at[0] + c * at[1]), zero)
+            else:
+                put(out + c * out_step, zero)
+            c += 1
+
+    return clear
+
+
+def tile_mover(options: CudaOptions) -> Any:
+    """Bring the bytes of a tile to shared memory, and back; by elements where they are not at a multiple of 16."""
+    size, step, one, put = SIZES[options.logits], options.threads, peek(options.logits), poke(options.logits)
+    near, keep = held(options.logits), hold(options.logits)
+
+    @jit
+    def bring(at: Any, size_of_tile: Any) -> Any:
+        sync()  # what is there is still in use
+        whole = size_of_tile // 16 * 16 if at & 15 == 0 else 0
+        byte = 16 * thread()
+        while byte < whole:
+            hold16(spot(byte), load16(at + byte))
+            byte += 16 * step
+        byte = whole + size * thread()
+        while byte < size_of_tile:
+            keep(spot(byte), one(at + byte))
+            byte += size * step
+        sync()
+
+    @jit
+    def give(at: Any, size_of_tile: Any) -> Any:
+        sync()
+        whole = size_of_tile // 16 * 16 if at & 15 == 0 else 0
+        byte = 16 * thread()
+        while byte < whole:
+            store16(at + byte, held16(spot(byte)))
+            byte += 16 * step
+        byte = whole + size * thread()
+        while byte < size_of_tile:
+            put(at + byte, near(spot(byte)))
+            byte += size * step
+
+    return bring, give
+
+
+def make_lanes(options: CudaOptions) -> Any:
+    """The kernel with a row a thread, for these options."""
+    device, size, real_size = device_functions(options), SIZES[options.logits], SIZES[options.real]
+    sums_of, write, finish = lane_sums(options, device), lane_writer(options, device), row_finisher(options, device)
+    (bring, give), clear, aim = tile_mover(options), lane_eraser(options), hard_target(options, device)
+    convert, together, put, tiled = real(options.real), options.threads, poke(options.real), options.tiled
+    hard, written, lossy, nan = (
+        options.target == "hard",
+        options.output != "",
+        options.result == "loss",
+        options.real_type(math.nan),
+    )
+    weight_of = peek(options.real)
+
+    @jit
+    def lanes(form: Any, logits: Any, targets: Any, outputs: Any, weights: Any, to: Any, terms: Any, curve: Any) -> Any:
+        (inner, classes, _, lo, hi), (class_weight, sample_weight, ignore_index, status) = form, weights
+        first = lo + block() * together
+        while first < hi:
+            number = first + thread()
+            live, weight, aimed = number < hi, 1.0, (-1, nan, 0.0)
+            here = number if live else lo
+            at = logits[0] + place(here, inner, logits[1], logits[3])
+            to_row = outputs[0] + place(here, inner, outputs[1], outputs[3])
+            if tiled:
+                bring(logits[0] + first * logits[1], min(together, hi - first) * classes * size)
+            if sample_weight != 0:
+                weight = wide(weight_of(sample_weight + real_size * here))
+            if hard:
+                aimed = aim(at, logits[2], targets[0], here, classes, ignore_index, class_weight, weight, curve)
+                if aimed[0] == classes:
+                    if live:
+                        atomic_least(status, number)
+                    live = False
+            masked = lossy and (weight == 0.0 or (hard and aimed[0] < 0))
+            n = classes if live and not masked else 0
+            near, step = (thread() * classes * size, size) if tiled else (at, logits[2])
+            beside = near, step, targets[0] + place(here, inner, targets[1], targets[3]), targets[2], class_weight
+            sums = sums_of(beside, n, (aimed[0], aimed[1], following(aimed[1])), curve)
+            row = at, logits[2], n
+            factors = finish(row, number, live and not masked, 0, aimed, sums, weight, to, terms, curve)
+            if live and masked:
+                put(to[0] + real_size * number, convert(0.0))
+            if written and live and masked:
+                clear(beside, to_row, outputs[2], classes)
+            elif written:
+                write(beside, to_row, outputs[2], n, aimed[0], sums[0][0], factors, curve)
+            if written and tiled:
+                give(outputs[0] + first * outputs[1], min(together, hi - first) * classes * size)
+            first += blocks() * together
+
+    return entry(options, lanes)

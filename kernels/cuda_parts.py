@@ -1,0 +1,274 @@
+"""What the row and the lane kernels of CUDA share: options, arguments, and the sums over a batch of classes.
+
+A thread adds up its classes in batches. Within a batch the exponentials are added to each other in the arithmetic type,
+relative to the thread's maximum so far; batches are added in float64. In float32 the maximum is found on the way, so
+that a row is read once; float64 logits are read twice, and every sum is relative to the row's maximum.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from . import cuda_machine, numerics
+from .cuda_machine import ex2, fma, fmax, jit, maximum, peek, real, select, wide
+from .cuda_ops import LOWEST, SIZES, each, greater, plus, tree
+from .row_parts import curves, output_factors, output_value, row_loss
+
+LAYOUT = "inner classes x_outer x_class x_inner y_outer y_class y_inner out_outer out_class out_inner".split()
+PLACES = (
+    "x target out class_weight sample_weight ignore_index loss log_normalizer prediction confidence entropy rank brier "
+    "scale_at weights_at status kept"
+).split()
+INTEGERS = (*LAYOUT, *PLACES, "lo", "hi")
+REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
+"""The arguments of a kernel over classes, in its order: `scale_at` and `weights_at` are 0 or where a factor of the
+gradient and Σ w lie, `status` is where an offence is reported, `kept` how many times 16 bytes of a row are kept
+in shared memory."""
+
+FAR = -200.0
+"""As good as -inf for what is raised to a power, but harmless where it is multiplied by 0."""
+
+
+@dataclass(frozen=True)
+class CudaOptions:
+    """What a CUDA kernel over classes is specialised for: `Flags`, how its arrays lie, and the threads of a row."""
+
+    logits: str  # bf, f2, f4 or f8
+    result: str
+    target: str = ""  # "hard", "soft" or ""
+    target_code: str = ""  # how hard targets lie in memory
+    soft: str = ""  # how soft ones do
+    weighted: bool = False
+    smoothed: bool = False
+    divergence: bool = False
+    transform: str = ""
+    output: str = ""
+    group: int = 1  # threads of a row
+    threads: int = 128  # of a block
+    tiled: bool = False  # lane kernels: rows that follow each other, of few classes
+
+    @property
+    def real(self) -> str:
+        """The code of the arithmetic type."""
+        return "f8" if self.logits == "f8" else "f4"
+
+    @property
+    def real_type(self) -> Any:
+        """NumPy's name of the arithmetic type."""
+        return np.float64 if self.logits == "f8" else np.float32
+
+    @property
+    def lanes(self) -> int:
+        """Elements of 16 bytes."""
+        return 16 // SIZES[self.logits]
+
+    @property
+    def online(self) -> bool:
+        """Whether the maximum is found while the exponentials are added up."""
+        return self.real == "f4"
+
+    @property
+    def matched(self) -> bool:
+        """Whether a hard target is found class by class, so that it adds up as a one-hot target does, to the bit.
+
+        In float32 it is so anyway: the products of the sums are exact in float64.
+        """
+        return self.target == "hard" and not self.online and self.result != "score"
+
+
+def device_functions(options: CudaOptions) -> SimpleNamespace:
+    """The formulas in these options' arithmetic type."""
+    real = options.real_type
+    exact = numerics.exponential(jit, cuda_machine, real)
+    log2e = real(numerics.LOG2E)
+    near = jit(lambda t: ex2(t * log2e))  # within 2 units in the last place for t near 0, more for a small result
+    device = SimpleNamespace(
+        exp=exact if options.logits in ("f4", "f8") else near,
+        term=near if options.online else exact,
+        log=numerics.logarithm(jit, cuda_machine),
+        **vars(numerics.row_formulas(jit, cuda_machine)),
+    )
+    device.transform, _, _ = curves(options, jit, cuda_machine, real, inline=jit)
+    device.value = output_value(options, jit, cuda_machine, real, device.exp)
+    device.loss, device.factors = row_loss(options, jit, cuda_machine, device), output_factors(options, jit)
+    return device
+
+
+# The sums of a thread: maximum, reference, and in float64 Σ e^t, Σ e^t·t, Σ e^2t, how many classes rank before the
+# target, the first class of the batch that holds the maximum, Σ w·z, Σ y, Σ y·z and Σ y·log y. With float64 logits z is
+# relative to the maximum.
+
+
+def no_sums(options: CudaOptions) -> Any:
+    """Sums over nothing, relative to a reference that is known, or the least there is."""
+    real, online = options.real_type, options.online
+    minus, lowest = real(-math.inf), real(LOWEST)
+
+    @jit
+    def start(reference: Any) -> Any:
+        base = lowest if online else reference
+        return minus, base, 0.0, 0.0, 0.0, 0, -1, 0.0, 0.0, 0.0, 0.0
+
+    return start
+
+
+def exponential_sums(options: CudaOptions, term: Any, n: int) -> Any:
+    """Σ e^t, Σ e^t·t and Σ e^2t over n logits, t being relative to a reference."""
+    least = numerics.LEAST[options.real_type]
+    least = options.real_type(least)
+    scored = options.result == "score"
+    terms = each(lambda k: jit(lambda z, base: term(z[k] - base)), n)
+    total = tree(lambda k: jit(lambda e, a: e[k]), plus, n)
+    leads = tree(lambda k: jit(lambda e, a: e[k] * maximum(least, a[0][k] - a[1])), plus, n)
+    squares = tree(lambda k: jit(lambda e, a: e[k] * e[k]), plus, n)
+
+    @jit
+    def sums(z: Any, base: Any) -> Any:
+        e = terms(z, base)
+        if scored:
+            return wide(total(e, base)), wide(leads(e, (z, base))), wide(squares(e, base))
+        return wide(total(e, base)), 0.0, 0.0
+
+    return sums
+
+
+def target_sums(options: CudaOptions, log: Any, n: int) -> Any:
+    """Σ w·z, Σ y, Σ y·z and Σ y·log y over n classes, in float64; what has no weight adds nothing, at -inf too."""
+    soft, smoothed, weighted = options.target == "soft" or options.matched, options.smoothed, options.weighted
+    divergence, online, given = options.divergence, options.online, options.target == "soft"
+
+    def lead(k: int) -> Any:
+        return jit(lambda z, base: wide(z[k]) if online else wide(z[k] - base))
+
+    leads = [lead(k) for k in range(n)]
+
+    def add(k: int) -> Any:
+        here = leads[k]
+
+        @jit
+        def one(v: Any, sums: Any) -> Any:
+            z, y, w, base = v
+            shift, mass, moment, negentropy = sums
+            t = here(z, base)
+            if smoothed:
+                shift = shift + (select(w[k] != 0.0, wide(w[k]) * t, 0.0) if weighted else t)
+            if soft:
+                a = wide(y[k]) * wide(w[k]) if weighted and given else wide(y[k])
+                mass = mass + a
+                moment = fma(a, select(a == 0.0, 0.0, t), moment)
+                if divergence:
+                    negentropy = negentropy + select(a > 0.0, a * log(a), a)
+            return shift, mass, moment, negentropy
+
+        return one
+
+    def run(lo: int, hi: int) -> Any:
+        if hi - lo == 1:
+            return add(lo)
+        first, then = run(lo, (lo + hi) // 2), run((lo + hi) // 2, hi)
+        return jit(lambda v, sums: then(v, first(v, sums)))
+
+    return run(0, n) if soft or smoothed else jit(lambda v, sums: sums)
+
+
+def ranking(options: CudaOptions, vectors: int, n: int) -> Any:
+    """How many of n classes, `step` apart in so many vectors, rank before the target, and the logits without it.
+
+    A class ranks before the target if its logit is greater, or equal and it comes first.
+    """
+    length = n // vectors
+
+    def before(k: int) -> Any:
+        b, j = k // length, k % length
+
+        @jit
+        def one(z: Any, a: Any) -> Any:
+            first, step, (target, z_target, above) = a
+            return select(z[k] >= select(first + b * step + j < target, z_target, above), 1, 0)
+
+        return one
+
+    def other(k: int) -> Any:
+        b, j = k // length, k % length
+        minus = options.real_type(-math.inf)
+        return jit(lambda z, a: select(a[0] + b * a[1] + j == a[2][0], minus, z[k]))
+
+    return tree(before, plus, n), each(other, n)
+
+
+def batch(options: CudaOptions, device: SimpleNamespace, vectors: int, n: int) -> Any:
+    """Add a batch of n classes to a thread's sums: `first` and, in each further vector, `step` classes on."""
+    real, online, scored = options.real_type, options.online, options.result == "score"
+    lowest, far, log2e = real(LOWEST), real(FAR), real(numerics.LOG2E)
+    peak_of = tree(lambda k: jit(lambda z, a: z[k]), greater, n)
+    sums_of, exact_of = exponential_sums(options, device.term, n), target_sums(options, device.log, n)
+    before_of, others_of = ranking(options, vectors, n)
+
+    @jit
+    def add(state: Any, z: Any, y: Any, w: Any, first: Any, step: Any, aimed: Any) -> Any:
+        best, base, total, energy, square, before, where, shift, mass, moment, negentropy = state
+        peak = peak_of(z, first)
+        if scored:
+            where = select(peak > best, first, where)
+            before = before + before_of(z, (first, step, aimed))
+            z = others_of(z, (first, step, aimed))
+        best = fmax(best, peak)
+        if online:
+            raised = fmax(best, lowest)
+            fall = fmax(base - raised, far)
+            factor = wide(ex2(fall * log2e))
+            energy = factor * (energy + wide(fall) * total)
+            total, square, base = factor * total, factor * factor * square, raised
+        here, lead, squared = sums_of(z, base)
+        total, energy, square = total + here, energy + lead, square + squared
+        shift, mass, moment, negentropy = exact_of((z, y, w, base), (shift, mass, moment, negentropy))
+        return best, base, total, energy, square, before, where, shift, mass, moment, negentropy
+
+    return add
+
+
+def lanes_sums(options: CudaOptions) -> Any:
+    """What a thread's sums come to relative to the row's maximum: (total, energy, square), (shift, mass, moment)."""
+    real, online = options.real_type, options.online
+    far, log2e = real(FAR), real(numerics.LOG2E)
+
+    @jit
+    def relative(state: Any, base: Any) -> Any:
+        _, mine, total, energy, square, _, _, _, _, _, _ = state
+        if online:
+            fall = fmax(mine - base, far)
+            factor = wide(ex2(fall * log2e))
+            return factor * total, factor * (energy + wide(fall) * total), factor * factor * square
+        return total, energy, square
+
+    return relative
+
+
+def entry(options: CudaOptions, body: Any) -> Any:
+    """The kernel over classes that `body` is the rest of: its arguments, put together as they belong."""
+    convert, number_at = real(options.real), peek("f8")
+
+    def kernel(inner: Any, classes: Any, x_outer: Any, x_class: Any, x_inner: Any, y_outer: Any, y_class: Any,
+               y_inner: Any, out_outer: Any, out_class: Any, out_inner: Any, x: Any, targets: Any, out: Any,
+               class_weight: Any, sample_weight: Any, ignore_index: Any, loss: Any, normalizer: Any, prediction: Any,
+               confidence: Any, entropy: Any, rank: Any, brier: Any, scale_at: Any, weights_at: Any, status: Any,
+               kept: Any, lo: Any, hi: Any, smoothing: Any, z_loss: Any, scale: Any, cap: Any, grad_scale: Any,
+               weights: Any) -> None:  # fmt: skip
+        if scale_at != 0:
+            grad_scale = grad_scale * number_at(scale_at)
+        if weights_at != 0:
+            weights = number_at(weights_at)
+        body(
+            (inner, classes, kept, lo, hi), (x, x_outer, x_class, x_inner), (targets, y_outer, y_class, y_inner),
+            (out, out_outer, out_class, out_inner), (class_weight, sample_weight, ignore_index, status),
+            (loss, normalizer, (prediction, confidence, entropy, rank, brier)),
+            (smoothing, z_loss, weights, grad_scale),
+            (convert(scale), convert(cap), convert(1.0 / cap)),
+        )  # fmt: skip
+
+    return kernel
