@@ -12,7 +12,7 @@ from ..check import Problem, offence
 from ..errors import FusedLossError
 from ..weights import unfit
 from .arrays import CardArray, Shape
-from .card import SIMULATED, card, lend
+from .card import card, is_simulated, lend
 from .kinds import empty
 from .pending import Slot
 
@@ -66,7 +66,7 @@ class Call:
                 self._awaiting |= {array.stream} if writable else set()
             if array.stream != self.stream or array.kind not in ("torch", "cupy"):
                 self._kept.append(array.owner)
-            if SIMULATED:
+            if is_simulated():
                 self._lent.append(lend(array, writable))
 
     def raise_findings(self) -> None:

@@ -22,14 +22,9 @@ Shape = tuple[int, ...]
 _LOST = "the process was forked after CUDA was first used, which CUDA does not survive; start workers by spawn"
 
 
-SIMULATED = os.environ.get("FUSEDLOSS_CUDA_SIMULATOR", "") == "1"
-"""Whether cards are simulated, as their kernels decide too; then their memory is the host's."""
-
-
 @lru_cache(maxsize=1)
 def _driver() -> ModuleType:
-    name = "cuda_twin_driver" if SIMULATED else "cuda_driver"
-    return import_module(f"fusedloss.kernels.{name}")
+    return import_module("fusedloss.kernels.cuda_card")
 
 
 @lru_cache(maxsize=1)
@@ -66,6 +61,12 @@ def card(index: int) -> "Card":
     if not 0 <= index < count():
         raise DeviceError(f"there is no cuda:{index}, expected one of {', '.join(name for _, name in numbered())}")
     return Card(index)
+
+
+def is_simulated() -> bool:
+    """Tell a card that is simulated: its memory is the host's, and has to be lent to its kernels."""
+    simulated: bool = _driver().SIMULATED
+    return simulated
 
 
 def numbered() -> list[tuple[int, str]]:
@@ -249,7 +250,7 @@ class Pinned:
 
 def device_of(address: int) -> int | None:
     """Tell on which card an address lies; None for none. A simulated card has all there is."""
-    number: int | None = 0 if SIMULATED else _driver().device_of(address)
+    number: int | None = 0 if is_simulated() else _driver().device_of(address)
     return number
 
 
