@@ -7,7 +7,7 @@ import weakref
 import ml_dtypes
 import numpy as np
 import pytest
-from cards import KINDS, ByCapsule, ByInterface, bits, host
+from cards import KINDS, ByCapsule, ByInterface, bits, host, settle
 
 import fusedloss as fl
 from fusedloss.cuda import running
@@ -291,7 +291,7 @@ class TestWhatIsWrong:
         for other in (lambda: fl.softmax(ON_CARD(self.X)), fl.synchronize, lambda: fl.synchronize("cuda:0")):
             card(0).pending.wait()
             call(*args, **options)
-            _wait()
+            settle()
             with pytest.raises(error, match=f"^{re.escape(message)}$"):
                 other()
             fl.synchronize()
@@ -351,7 +351,7 @@ class TestWhatIsWrong:
         for wrong in (5, 6):
             fl.cross_entropy(ON_CARD(self.X), ON_CARD(self.Y + wrong))
         for wrong in (5, 6):
-            _wait()
+            settle()
             with pytest.raises(fl.TargetError, match=f"^target\\[0\\] is {wrong}, "):
                 fl.synchronize()
         fl.synchronize()
@@ -425,10 +425,3 @@ def test_any_repeat_gives_the_same_bits(x, y):
     call = fl.value_and_grad(fl.cross_entropy)
     first, second = (call(ON_CARD(x), ON_CARD(y), axis=1) for _ in range(2))
     assert [bits(each) for each in first] == [bits(each) for each in second]
-
-
-def _wait():
-    """Let the kernels run, and raise nothing."""
-    with card(0) as place:
-        for flying in place.pending._in_flight:
-            place.wait_for(flying.slot.event)

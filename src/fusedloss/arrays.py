@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import dlpack
+from . import cuda, dlpack
 from .cuda.arrays import CardArray
 from .errors import DeviceError, DTypeError, FusedLossError, ShapeError
 
@@ -75,9 +75,7 @@ def beside(array: Any, given: Any, name: str, x: Any, of: str) -> Any:
     if type(array) is type(x) and (type(x) is not CardArray or array.device == x.device):
         return array
     if type(x) is CardArray and (isinstance(given, np.generic) or not is_array(given)):
-        from .cuda.calls import send
-
-        return send(array, x)
+        return cuda.module("calls").send(array, x)
     raise DeviceError(f"{name} is {_whereabouts(array)}, expected {_whereabouts(x)}, where {of} {_are(of)}")
 
 
@@ -98,9 +96,7 @@ def on_host(array: Any) -> Array:
     """Fetch an array from its card, where it is on one."""
     if not on_card(array):
         return cast("Array", array)
-    from .cuda.calls import fetch
-
-    return fetch(array)
+    return cast("Array", cuda.module("calls").fetch(array))
 
 
 def flat(array: Any) -> Any:
@@ -118,9 +114,7 @@ def element(array: Any, number: int) -> Any:
     index = np.unravel_index(number, array.shape)
     if not on_card(array):
         return array[index]
-    from .cuda.calls import read
-
-    return read(array, sum(int(at) * step for at, step in zip(index, array.strides, strict=True)))
+    return cuda.module("calls").read(array, sum(int(at) * step for at, step in zip(index, array.strides, strict=True)))
 
 
 def is_readonly(array: Any) -> bool:
@@ -136,9 +130,7 @@ def addresses(array: Any) -> Array:
 def give(result: Any, like: Any) -> Any:
     """Turn a result into the kind of array that ``like``, the caller's own, is; without a copy where that can."""
     if on_card(result):
-        from .cuda import kinds
-
-        return kinds.give(result, like)
+        return cuda.module("kinds").give(result, like)
     if isinstance(like, np.ndarray | np.generic):
         return result
     if _is_kind(like, "tensorflow"):  # it may demand more alignment than an array has
@@ -160,11 +152,9 @@ def _is_kind(value: object, library: str) -> bool:
 
 def _view(value: Any, name: str) -> Any:
     if _is_kind(value, "torch"):
-        value = value.detach()
         if value.is_cuda:
-            from .cuda.adopting import adopt_torch
-
-            return adopt_torch(value, name)
+            return cuda.module("adopting").adopt_torch(value, name)
+        value = value.detach()
         with suppress(TypeError):  # elsewhere, or of a dtype that NumPy has not
             return cast("Array", value.numpy())
     if (card_array := _on_card(value, name)) is not None:
@@ -183,9 +173,7 @@ def _on_card(value: Any, name: str) -> CardArray | None:
                 return None
         except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
             return None
-    from .cuda import adopting
-
-    return adopting.adopt(value, name)
+    return cast("CardArray | None", cuda.module("adopting").adopt(value, name))
 
 
 def _from_dlpack(value: Any, name: str) -> Array:
@@ -230,9 +218,7 @@ def empty(shape: Shape, dtype: np.dtype[Any], like: Any = None) -> Any:
     A large one in host memory starts on a cache line, for kernels that write whole lines.
     """
     if on_card(like):
-        from .cuda import kinds
-
-        return kinds.empty(shape, dtype, like)
+        return cuda.module("kinds").empty(shape, dtype, like)
     size = math.prod(shape) * dtype.itemsize
     if size < _LARGE:
         return np.empty(shape, dtype)

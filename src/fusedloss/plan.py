@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import cuda
 from .arrays import Array
 from .backends import resolve
 from .check import Problem, is_target_offence, offence
@@ -83,9 +84,8 @@ def run(plan: Plan) -> Any:
 def attempt(plan: Plan) -> tuple[int, Any]:
     """Run a plan and return the status of its kernel, and the total of the partial sums."""
     if not plan.is_hosted:
-        from .cuda import running
-
-        return running.attempt(plan)
+        attempted: tuple[int, Any] = cuda.module("running").attempt(plan)
+        return attempted
     normal, units, block = plan.layout
     if not units:
         return -1, np.zeros(plan.partial or ())

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from . import cuda
 from .arrays import Array, empty, give, on_card
 from .check import Problem, output
 from .plan import plan, run
@@ -20,9 +21,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
     The gradient goes to ``out`` where that is given, and is then ``out`` itself.
     """
     if on_card(problem.x):
-        from .cuda import losses
-
-        return losses.solve(problem, gradient, out)
+        return cuda.module("losses").solve(problem, gradient, out)
     divisor = divisor_of(problem)
     writes, rows, fixed = {}, {}, {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
     x, loss, partial = problem.x, None, None
@@ -49,9 +48,8 @@ def quotients(problem: Problem) -> tuple[Any, Any]:
     On a card they are arrays of the caller's kind, without axes and in float64.
     """
     if on_card(problem.x):
-        from .cuda import losses
-
-        return losses.quotients(problem)
+        quotients_there: tuple[Any, Any] = cuda.module("losses").quotients(problem)
+        return quotients_there
     divisor = divisor_of(problem)
     return (divisor, 1.0 / divisor) if divisor else (math.nan, 0.0)
 

@@ -5,6 +5,7 @@ by CUDA's array interface, or asked through DLPack to be ready on the default st
 """
 
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -26,19 +27,26 @@ def adopt_torch(tensor: Any, name: str) -> CardArray:
     DeviceError
         If no card can serve.
     DTypeError
-        If it is not strided, is conjugated, or of a dtype that no kernel reads.
+        If it is not strided, is a negated view, or of a dtype that no kernel reads.
     """
     torch = sys.modules["torch"]
-    _require_service(name, f"cuda:{tensor.get_device()}")
+    _require_service(name)
     dtype = _of_torch().get(tensor.dtype)
     if dtype is None:
         raise DTypeError(f"{name} has dtype {tensor.dtype}, which cannot be read on a CUDA device")
-    if tensor.layout is not torch.strided or tensor.is_conj() or tensor.is_neg():
+    if tensor.layout is not torch.strided or tensor.is_neg():
         raise DTypeError(f"{name} is no plain strided tensor, expected one whose elements are in memory as they are")
     shape, step, index = tuple(tensor.shape), dtype.itemsize, tensor.get_device()
     strides = packed(shape, step) if tensor.is_contiguous() else tuple([step * each for each in tensor.stride()])
-    stream = torch.cuda.current_stream(index).cuda_stream
+    stream = _stream_of_torch()(index)
     return CardArray(tensor.data_ptr(), shape, strides, dtype, index, False, tensor, stream, "torch")
+
+
+def _stream_of_torch() -> Callable[[int], int]:
+    """Find what gives the handle of PyTorch's current stream, without an object around it where that can be had."""
+    torch = sys.modules["torch"]
+    raw: Callable[[int], int] | None = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+    return raw or (lambda index: int(torch.cuda.current_stream(index).cuda_stream))
 
 
 @lru_cache(maxsize=1)
@@ -65,7 +73,7 @@ def adopt(value: Any, name: str) -> CardArray | None:
     if hasattr(value, "__dlpack_device__") and library not in _LIBRARIES:
         if int(value.__dlpack_device__()[0]) != dlpack.CUDA:
             return None
-        _require_service(name, "a CUDA device")
+        _require_service(name)
         tensor = dlpack.read(value, stream=1)
         dtype = bfloat16() if tensor.dtype == "bfloat16" else np.dtype(tensor.dtype)
         strides = packed(tensor.shape, dtype.itemsize)
@@ -79,7 +87,7 @@ def adopt(value: Any, name: str) -> CardArray | None:
 
 
 def _by_interface(value: Any, name: str, library: str) -> CardArray:
-    _require_service(name, "a CUDA device")
+    _require_service(name)
     described = value.__cuda_array_interface__
     try:
         shape, (address, readonly) = tuple(map(int, described["shape"])), described["data"]
@@ -121,9 +129,9 @@ def _device_number(value: Any) -> int:
     return number if isinstance(number, int) else 0
 
 
-def _require_service(name: str, where: str) -> None:
+def _require_service(name: str) -> None:
     if reason := why_not():
-        raise DeviceError(f"{name} is on {where}, which cannot serve: {reason}")
+        raise DeviceError(f"{name} is on a CUDA device, which cannot serve: {reason}")
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
 """An array on a card: where it lies and how. Views are made here; nothing touches an element."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -29,24 +30,23 @@ class Bfloat16:
         return self.name
 
 
-@dataclass(frozen=True, eq=False, slots=True)
 class CardArray:
-    """An array on a CUDA device.
+    """An array on a CUDA device, which nobody changes.
 
     ``strides`` are in bytes, ``device`` is the number of the card, and ``stream`` the one on which its elements are
     ready. ``owner`` keeps the memory, or is what the caller gave. ``kind`` is the library whose allocator gives results
     beside it: "torch", "cupy", "numba", or none of them.
     """
 
-    address: int
-    shape: Shape
-    strides: Shape
-    dtype: Any
-    device: int
-    readonly: bool = False
-    owner: Any = None
-    stream: int = 0
-    kind: str = ""
+    # A frozen dataclass would take several times as long to make, and a small call makes a dozen.
+    __slots__ = ("address", "device", "dtype", "kind", "owner", "readonly", "shape", "stream", "strides")
+
+    def __init__(
+        self, address: int, shape: Shape, strides: Shape, dtype: Any, device: int, readonly: bool = False,
+        owner: Any = None, stream: int = 0, kind: str = "",
+    ) -> None:  # fmt: skip
+        self.address, self.shape, self.strides, self.dtype = address, shape, strides, dtype
+        self.device, self.readonly, self.owner, self.stream, self.kind = device, readonly, owner, stream, kind
 
     @property
     def ndim(self) -> int:
@@ -72,10 +72,26 @@ class CardArray:
     @property
     def contiguous(self) -> bool:
         """Tell whether its elements lie side by side, in C order."""
-        return not self.size or all(
-            n == 1 or s == t
-            for n, s, t in zip(self.shape, self.strides, packed(self.shape, self.itemsize), strict=True)
+        return self.strides == packed(self.shape, self.dtype.itemsize) or _merges(
+            self.shape, self.strides, self.itemsize
         )
+
+    @property
+    def aligned(self) -> bool:
+        """Tell whether every element lies at a multiple of its size, as kernels take them."""
+        size = self.dtype.itemsize
+        return not (self.address % size or any(stride % size for stride in self.strides))
+
+    def seen(self, address: int, shape: Shape, strides: Shape, dtype: Any = None) -> "CardArray":
+        """View other elements of the same memory."""
+        dtype = dtype or self.dtype
+        return CardArray(
+            address, shape, strides, dtype, self.device, self.readonly, self.owner, self.stream, self.kind
+        )  # fmt: skip
+
+    def astype(self, dtype: Any) -> "CardArray":
+        """View what has no elements in another dtype."""
+        return self.seen(self.address, self.shape, packed(self.shape, dtype.itemsize), dtype)
 
     def reshape(self, *shape: Any) -> "CardArray":
         """View it in another shape, which may have one length of -1.
@@ -85,15 +101,17 @@ class CardArray:
         ValueError
             If there is no such view.
         """
-        wanted = _resolved(shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape, self.size)
-        strides = view_strides(self.shape, self.strides, wanted, self.itemsize)
+        wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+        if wanted == self.shape:
+            return self
+        wanted, strides = _view(self.shape, self.strides, wanted, self.dtype.itemsize)
         if strides is None:
             raise ValueError(f"an array of shape {self.shape} and strides {self.strides} has no view of shape {wanted}")
-        return replace(self, shape=wanted, strides=strides)
+        return self.seen(self.address, wanted, strides)
 
     def ravel(self) -> "CardArray":
         """View it flat, if there is such a view."""
-        return self.reshape(-1)
+        return self.reshape((-1,))
 
     def broadcast_to(self, shape: Shape) -> "CardArray":
         """View it repeated along axes of length 1, and new ones in front; ValueError as NumPy's."""
@@ -103,10 +121,12 @@ class CardArray:
             raise ValueError(f"an array of shape {self.shape} does not broadcast to {shape}")
         steps = (0,) * missing + self.strides
         strides = tuple([0 if have == 1 else step for have, step in zip(lengths, steps, strict=True)])
-        return replace(self, shape=tuple(shape), strides=strides)
+        return self.seen(self.address, tuple(shape), strides)
 
     def distinct(self) -> "CardArray":
         """View it without repetitions: axes of stride 0 have length 1."""
+        if 0 not in self.strides:
+            return self
         return self[tuple([slice(None, None if stride else 1) for stride in self.strides])]
 
     def __getitem__(self, index: Any) -> "CardArray":
@@ -119,7 +139,7 @@ class CardArray:
             address += start * stride
             shape.append(max(stop - start, 0))
             strides.append(stride)
-        return replace(self, address=address, shape=tuple(shape), strides=tuple(strides))
+        return self.seen(address, tuple(shape), tuple(strides))
 
     def extent(self) -> npt.NDArray[Any]:
         """An array of NumPy's of the same addresses, for arithmetic on them: its elements must not be touched."""
@@ -159,6 +179,7 @@ class CardArray:
         return exported(self.extent(), self.__dlpack_device__(), self.dtype.name, **options)
 
 
+@lru_cache(maxsize=1024)
 def packed(shape: Shape, itemsize: int) -> Shape:
     """Return the strides of a C-contiguous array."""
     strides, step = [], itemsize
@@ -195,10 +216,20 @@ def view_strides(shape: Shape, strides: Shape, wanted: Shape, itemsize: int) -> 
     return tuple(found)
 
 
-def _resolved(shape: Shape, size: int) -> Shape:
-    if -1 in shape:
-        known = -prod(shape)
-        shape = tuple([size // known if known and length == -1 else 0 if length == -1 else length for length in shape])
-    if prod(shape) != size:
-        raise ValueError(f"an array of {size} elements has no view of shape {shape}")
-    return shape
+@lru_cache(maxsize=1024)
+def _view(shape: Shape, strides: Shape, wanted: Shape, itemsize: int) -> tuple[Shape, Shape | None]:
+    """Resolve a length of -1, and find the strides of a view."""
+    size = prod(shape)
+    if -1 in wanted:
+        known = -prod(wanted)
+        wanted = tuple([(size // known if known else 0) if length == -1 else length for length in wanted])
+    if prod(wanted) != size:
+        raise ValueError(f"an array of {size} elements has no view of shape {wanted}")
+    return wanted, view_strides(shape, strides, wanted, itemsize)
+
+
+@lru_cache(maxsize=1024)
+def _merges(shape: Shape, strides: Shape, itemsize: int) -> bool:
+    """Tell whether strides are those of C order but for axes that do not count."""
+    steps = zip(shape, strides, packed(shape, itemsize), strict=True)
+    return not prod(shape) or all(n == 1 or s == t for n, s, t in steps)

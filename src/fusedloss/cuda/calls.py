@@ -1,7 +1,7 @@
 """A call on a card: its stream, its kernels, arrays as kernels take them, and what is to be said of what they find."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..check import Problem, offence
 from ..errors import FusedLossError
 from ..weights import unfit
-from .arrays import CardArray, Shape
+from .arrays import CardArray, Shape, packed
 from .card import card, is_simulated, lend
 from .kinds import empty
 from .pending import Slot
@@ -22,6 +22,9 @@ _PROBABILITIES = ("log_loss", "binary_log_loss")
 _BYTE = np.dtype(np.uint8)
 
 
+Finding = tuple[int, Callable[[int], FusedLossError]]
+
+
 class Call:
     """One call beside ``like``. ``with`` makes its card current and raises what earlier calls found wrong."""
 
@@ -29,24 +32,27 @@ class Call:
         self.card, self.stream, self._like = card(like.device), like.stream, like
         self.slot: Slot
         self.backend: Any
-        self._explain: list[tuple[int, Callable[[int], FusedLossError]]] = []
+        self._explain: list[Finding] = []
         self._lent: list[Callable[[], None]] = []
         self._kept: list[Any] = []
         self._awaiting: set[int] = set()
 
     def __enter__(self) -> "Call":
-        with self.card:
+        self.card.__enter__()
+        try:
             self.card.pending.poll()
             self.slot = self.card.pending.take()
             self.backend = self.card.backend(self.stream, self.slot.address)
-        self.card.__enter__()
+        except BaseException as error:
+            self.card.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             for stream in self._awaiting:
                 self.card.follow(stream, self.stream)
-            explain = self._explained if error is None else _silent
+            explain = partial(_explained, self._explain) if error is None else _silent
             self.card.pending.add(self.slot, self.stream, explain, self._kept)
         except self.card.failures as failure:
             kind, error = (type(failure), failure) if error is None else (kind, error)
@@ -71,12 +77,8 @@ class Call:
 
     def raise_findings(self) -> None:
         """Raise what this call's kernels found wrong, which must be done."""
-        if (error := self._explained(self.slot)) is not None:
+        if (error := _explained(self._explain, self.slot)) is not None:
             raise error
-
-    def _explained(self, slot: Slot) -> FusedLossError | None:
-        found = ((slot.found(finding), explain) for finding, explain in self._explain)
-        return next((explain(number) for number, explain in found if number >= 0), None)
 
     def empty(self, shape: Shape, dtype: Any) -> CardArray:
         """Allocate scratch memory, which is free again when the kernels enqueued so far are done."""
@@ -84,21 +86,21 @@ class Call:
 
     def copied(self, array: CardArray, dtype: Any) -> CardArray:
         """Copy an array of any strides to a contiguous one, of a dtype."""
-        target = self.empty(array.shape, array.dtype if _is_unaligned(array) else dtype)
+        target = self.empty(array.shape, array.dtype if not array.aligned else dtype)
         if array.size:
             self.copy(array, target)
         return target if target.dtype == dtype else self.copied(target, dtype)
 
     def copy(self, source: CardArray, target: CardArray) -> None:
         """Enqueue a copy of the elements; those that lie at odd addresses go byte by byte."""
-        if _is_unaligned(source) or _is_unaligned(target):
+        if not (source.aligned and target.aligned):
             source, target = _as_bytes(source), _as_bytes(target)
         self.backend.copy(source, target)
 
     def contiguous(self, array: CardArray, dtype: Any = None) -> CardArray:
         """Give an array, or a copy that is contiguous and of a dtype."""
         dtype = dtype or array.dtype
-        usual = array.contiguous and array.dtype == dtype and not _is_unaligned(array)
+        usual = array.contiguous and array.dtype == dtype and array.aligned
         return array if usual else self.copied(array, dtype)
 
     def ready(self, problem: Problem) -> Problem:
@@ -114,7 +116,7 @@ class Call:
     def _read(self, problem: Problem, name: str, array: CardArray) -> CardArray:
         if name in _FINDINGS:
             return self._weight(problem, name, array)
-        return self.copied(array, array.dtype) if _is_unaligned(array) else array
+        return self.copied(array, array.dtype) if not array.aligned else array
 
     def _option(self, problem: Problem, name: str, value: Any) -> Any:
         if isinstance(value, CardArray):
@@ -143,33 +145,31 @@ class Call:
 
     def _offence(self, problem: Problem) -> Callable[[int], FusedLossError]:
         """Remember of a problem what an error says of it, and not the logits, which may be large."""
-        slot, hollow = self.slot, replace(problem.x, address=0, owner=None)
-        target = {name: array for name, array in problem.rows.items() if name == "target"}
-        about = problem._replace(reads={"x": hollow}, rows=target, caller=None)
-        about = about if target else about._replace(target=None)
+        # nothing of this call is named below, which has the logits
+        x, target, slot, device = problem.x, problem.rows.get("target"), self.slot, self.card.index
+        shape, dtype, said = x.shape, x.dtype, (problem.kernel, problem.form, problem.axis)
+        fixed, name = problem.fixed, problem.name
 
         def explain(number: int) -> FusedLossError:
-            return offence(about, number, _of_dtype(slot.real(_VALUE), problem.x.dtype))
+            reads = {"x": CardArray(0, shape, packed(shape, dtype.itemsize), dtype, device)}
+            rows = {} if target is None else {"target": target}
+            about = Problem(*said, reads, rows, fixed, dtype, "", name, None, target)
+            return offence(about, number, getattr(dtype, "type", float)(slot.real(_VALUE)))
 
         return explain
+
+
+def _explained(findings: list[Finding], slot: Slot) -> FusedLossError | None:
+    found = ((slot.found(finding), explain) for finding, explain in findings)
+    return next((explain(number) for number, explain in found if number >= 0), None)
 
 
 def _silent(_slot: Slot) -> None:
     return None
 
 
-def _of_dtype(value: float, dtype: Any) -> Any:
-    """See a float64 as an element of a dtype."""
-    return getattr(dtype, "type", float)(value)
-
-
-def _is_unaligned(array: CardArray) -> bool:
-    size = array.itemsize
-    return bool(array.address % size or any(stride % size for stride in array.strides))
-
-
 def _as_bytes(array: CardArray) -> CardArray:
-    return replace(array, shape=(*array.shape, array.itemsize), strides=(*array.strides, 1), dtype=_BYTE)
+    return array.seen(array.address, (*array.shape, array.itemsize), (*array.strides, 1), _BYTE)
 
 
 def send(values: npt.NDArray[Any], like: CardArray) -> CardArray:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -28,12 +29,17 @@ def _driver() -> ModuleType:
 
 
 @lru_cache(maxsize=1)
+def _kernels() -> ModuleType:
+    return import_module("fusedloss.kernels.cuda")
+
+
+@lru_cache(maxsize=1)
 def why_not() -> str:
     """Say in one line why no card can serve; empty if one can."""
     try:
         reason: str | None = _driver().why_not()
         if reason is None:
-            import_module("fusedloss.kernels.cuda")
+            _kernels()
     except ModuleNotFoundError as error:
         return f"{error.name} is not installed; the extras cuda12 and cuda13 of fusedloss bring it"
     except (ImportError, OSError, RuntimeError) as error:
@@ -101,21 +107,31 @@ class Card:
         self.pending = Pending(self)
         self.lanes: list[Any] = []
         self._context = _driver().context(index)
+        self._is_current: Callable[[], bool] = getattr(self._context, "is_current", lambda: False)
+        self._entered = threading.local()
         self.failures: Any = _driver().CudaError
         self._process = os.getpid()
         _used.append(self)
 
     def __enter__(self) -> "Card":
-        if self._process != os.getpid():
-            raise DeviceError(f"cuda:{self.index} cannot serve: {_LOST}")
-        try:
-            self._context.__enter__()
-        except self.failures as error:
-            raise self._named(error) from None
+        """Make it current where it is not: most threads that have such arrays are there already."""
+        depth = getattr(self._entered, "depth", 0)
+        if not depth:
+            if self._process != os.getpid():
+                raise DeviceError(f"cuda:{self.index} cannot serve: {_LOST}")
+            try:
+                self._entered.pushed = not self._is_current()
+                if self._entered.pushed:
+                    self._context.__enter__()
+            except self.failures as error:
+                raise self._named(error) from None
+        self._entered.depth = depth + 1
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._context.__exit__(kind, error, trace)
+        self._entered.depth -= 1
+        if not self._entered.depth and self._entered.pushed:
+            self._context.__exit__(kind, error, trace)
         if isinstance(error, self.failures):
             raise self._named(error) from error
 
@@ -134,9 +150,8 @@ class Card:
 
     def backend(self, stream: int, status: int) -> Any:
         """Make the kernels of the contract, that enqueue on a stream and report to an address."""
-        from fusedloss.kernels.cuda import Backend, Queue
-
-        return Backend(Queue(self.index, stream, status))
+        kernels = _kernels()
+        return kernels.Backend(kernels.Queue(self.index, stream, status))
 
     def allocate(self, nbytes: int, stream: int) -> "Memory":
         """Allocate memory of the card in the order of a stream."""

@@ -1,6 +1,5 @@
 """Solving a loss on the card, where its divisor and its result stay: nothing here waits for a kernel."""
 
-from dataclasses import replace
 from math import nan
 from operator import attrgetter
 from typing import Any
@@ -97,5 +96,5 @@ def _divisor(call: Call, problem: Problem, holder: CardArray | None = None) -> t
     holder = holder or call.empty((2,), _FLOAT64)
     weight = None if weight is None else weight.distinct().ravel() if hard is None else weight
     call.backend.weigh(hard, class_weight, weight, ignored, rows, holder)
-    first = holder[:1].reshape(())
-    return first, replace(first, address=first.address + 8)
+    first = holder.seen(holder.address, (), ())
+    return first, first.seen(first.address + 8, (), ())

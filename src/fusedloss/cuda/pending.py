@@ -5,6 +5,7 @@ given for one finding is never that of another.
 """
 
 import ctypes
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 CLEAN = (1 << 63) - 1
 FINDINGS = 8  # numbers in a slot
+_UNTOUCHED = CLEAN.to_bytes(8, sys.byteorder) * FINDINGS
 _SLOTS = 64  # allocated at once
 
 Explain = Callable[["Slot"], FusedLossError | None]
@@ -31,6 +33,11 @@ class Slot:
         self.address, self.event = address, event
         self.numbers = (ctypes.c_int64 * FINDINGS).from_address(here)
         self.clean()
+
+    @property
+    def is_clean(self) -> bool:
+        """Tell whether nothing was found."""
+        return bytes(self.numbers) == _UNTOUCHED
 
     def clean(self) -> None:
         """Make it as if nothing had been found."""
@@ -69,19 +76,21 @@ class Pending:
 
     def take(self) -> Slot:
         """Take a slot."""
-        with self._lock:
-            if not self._free:
-                memory = self._card.pinned(8 * FINDINGS * _SLOTS)
-                self._memory.append(memory)
-                for at in range(0, memory.nbytes, 8 * FINDINGS):
-                    self._free.append(Slot(memory.address + at, memory.on_card + at, self._card.new_event()))
+        try:
             return self._free.pop()
+        except IndexError:
+            memory = self._card.pinned(8 * FINDINGS * _SLOTS)
+            self._memory.append(memory)
+            starts = range(0, memory.nbytes, 8 * FINDINGS)
+            slots = [Slot(memory.address + at, memory.on_card + at, self._card.new_event()) for at in starts]
+            self._free += slots[1:]
+            return slots[0]
 
     def give_back(self, slot: Slot) -> None:
         """Give back a slot that no kernel writes to any more."""
-        slot.clean()
-        with self._lock:
-            self._free.append(slot)
+        if not slot.is_clean:
+            slot.clean()
+        self._free.append(slot)
 
     def add(self, slot: Slot, stream: int, explain: Explain, kept: Any = None) -> None:
         """Hand over the slot of a call that is enqueued; ``explain`` turns what is found there into an error.
@@ -89,8 +98,7 @@ class Pending:
         What is ``kept`` lives until the kernels are known to be done.
         """
         self._card.record(slot.event, stream)
-        with self._lock:
-            self._in_flight.append(_InFlight(slot, explain, kept))
+        self._in_flight.append(_InFlight(slot, explain, kept))
 
     def poll(self) -> None:
         """Raise the error of the oldest call that is done and found something wrong."""
@@ -113,7 +121,7 @@ class Pending:
 
     def settle(self, slot: Slot, explain: Explain) -> None:
         """Give back the slot of a call that is done, and raise what it found."""
-        error = explain(slot) if any(number != CLEAN for number in slot.numbers) else None
+        error = None if slot.is_clean else explain(slot)
         self.give_back(slot)
         if error is not None:
             raise error

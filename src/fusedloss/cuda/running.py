@@ -10,6 +10,7 @@ from ..arrays import on_card
 from ..check import Problem
 from ..layout import across, contiguous_form, count_units, layout, positions, slabs
 from ..plan import Kernel, Plan
+from . import module
 from .arrays import CardArray, Shape
 from .calls import Call
 
@@ -22,9 +23,8 @@ _TALLY_BYTES = 1 << 24
 def attempt(plan: Plan) -> tuple[int, Any]:
     """Run a plan: at once for host arrays and where only sums are wanted, else in the order of the logits' stream."""
     if not on_card(plan.problem.x):
-        from .streaming import stream
-
-        return stream(plan)
+        streamed: tuple[int, Any] = module("streaming").stream(plan)
+        return streamed
     if plan.scratch:
         return -1, _evaluate(plan)
     with Call(plan.problem.x) as call:
@@ -62,7 +62,7 @@ def enqueue(
     reads, kept = dict(problem.reads), dict(writes)
     strides = tuple([array.strides for array in (*reads.values(), *kept.values())])
     normal = layout(problem.form, problem.axis, x.shape, x.itemsize, strides, (True,) * len(strides)).normal
-    if normal is None or any(_odd(array) for array in kept.values()):
+    if normal is None or not all(array.aligned for array in kept.values()):
         normal = contiguous_form(problem.form, problem.axis, x.shape)
         reads = {name: call.contiguous(array) for name, array in reads.items()}
         kept = {name: _place(call, array) for name, array in kept.items()}
@@ -87,13 +87,9 @@ def enqueue(
             call.copy(made, target)
 
 
-def _odd(array: CardArray) -> bool:
-    return bool(array.address % array.itemsize or any(stride % array.itemsize for stride in array.strides))
-
-
 def _place(call: Call, array: CardArray) -> CardArray:
     """Give an array that is contiguous: itself, or one whose elements go there afterwards."""
-    return array if array.contiguous and not _odd(array) else call.empty(array.shape, array.dtype)
+    return array if array.contiguous and array.aligned else call.empty(array.shape, array.dtype)
 
 
 def segments(problem: Problem) -> int:
