@@ -11,15 +11,16 @@ import inspect
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from numba import cuda
 from numba.core.caching import FunctionCache
-from numba.cuda import compiler, types
+from numba.cuda import compiler, dispatcher, types
 
 from .jit import stamp
 
@@ -76,23 +77,36 @@ def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, 
     """The PTX of a kernel for a compute capability, such as (9, 0): from the disk, or compiled and put there."""
     folder = _folder()
     if folder is None:
-        return _compile(function, integers, reals, threads, cc)
+        return compiled(function, integers, reals, threads, cc)
     digest = hashlib.sha256(repr((key, integers, reals, threads, cc)).encode()).hexdigest()[:40]
     path = folder / f"fusedloss.{digest}.ptx"
     ptx = _read(path)
     if ptx is None:
-        ptx = _compile(function, integers, reals, threads, cc)
+        ptx = compiled(function, integers, reals, threads, cc)
         _write(path, ptx)
     return ptx
 
 
-def _compile(function: Callable[..., None], integers: int, reals: int, threads: int, cc: Any) -> str:
+def compiled(function: Callable[..., None], integers: int, reals: int, threads: int, cc: Any) -> str:
+    """The PTX of a kernel, compiled now."""
     signature = (types.int64,) * integers + (types.float64,) * reals
     options = {"device": False, "abi": "numba", "cc": cc, "launch_bounds": threads}
-    ptx = _uncontracted(function, signature, options)
+    with compiler.global_compiler_lock, _no_device(cc):
+        ptx = _uncontracted(function, signature, options)
     (mangled,) = re.findall(r"\.visible \.entry (\S+?)\(", ptx)
     ptx = re.sub(r"\.common \.global .*NumbaEnv.*;\n", "", ptx)  # Numba's constants, of which kernels have none
     return ptx.replace(mangled, ENTRY)
+
+
+@contextlib.contextmanager
+def _no_device(cc: Any) -> Iterator[None]:
+    """Let Numba compile device functions without a driver: it asks the current device for what it was told."""
+    asked, told = dispatcher.get_current_device, SimpleNamespace(compute_capability=cc[:2])
+    dispatcher.get_current_device = lambda: told
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = asked
 
 
 def _uncontracted(function: Callable[..., None], signature: Any, options: dict[str, Any]) -> str:
@@ -103,7 +117,6 @@ def _uncontracted(function: Callable[..., None], signature: Any, options: dict[s
     if "fma" in inspect.signature(cuda.compile).parameters:
         ptx, _ = cuda.compile(function, signature, output="ptx", fma=False, **options)
         return str(ptx)
-    with compiler.global_compiler_lock:
-        library, _ = compiler._compile_pyfunc_with_fixup(function, signature, **options)
-        library._nvvm_options["fma"] = False
-        return str(library.get_asm_str(cc=options["cc"]))
+    library, _ = compiler._compile_pyfunc_with_fixup(function, signature, **options)
+    library._nvvm_options["fma"] = False
+    return str(library.get_asm_str(cc=options["cc"]))
