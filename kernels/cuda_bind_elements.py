@@ -15,7 +15,8 @@ import numpy as np
 
 from . import SEGMENT
 from .cuda_elements import THREADS, ElementOptions, make_elements
-from .cuda_groups import alignment, scratch
+from .cuda_groups import alignment
+from .cuda_ops import slots_bytes
 from .element_parts import SETTINGS, settings_of
 
 Array = Any
@@ -89,7 +90,7 @@ def _fitted(
         tuple(_lies(each, shape, width, "nowhere") for each in outputs),
         summed, columns % width != 0,
     )  # fmt: skip
-    return _elements(options), lanes, scratch(lanes) if summed else 0
+    return _elements(options), lanes, slots_bytes(1) if summed else 0
 
 
 def _over_elements(
