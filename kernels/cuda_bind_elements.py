@@ -106,7 +106,7 @@ def _over_elements(
     kernel, lanes, shared = _fitted(
         formula, (rows, columns), tuple(map(form, inputs)), tuple(map(form, outputs)), sums is not None
     )
-    places = [n for array in (*inputs, *outputs) for n in ((array.address, *array.strides) if array else (0, 0, 0))]
+    places = [n for array in (*inputs, *outputs) for n in ((0, 0, 0) if array is None else (array.address, *array.strides))]
     factor, scale = scale_of(settings["grad_scale"])
     reals = *(settings[name] for name in SETTINGS[:-1]), factor, threshold
     head = columns, max(-(-columns // SEGMENT), 1), *places, address(sums), scale, queue.status
