@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import cuda_parts
-from .cuda_compile import Kernel, limits
+from . import cuda_card, cuda_parts
+from .cuda_compile import Kernel
 from .cuda_lanes import TILE_BYTES, make_lanes, spot
 from .cuda_ops import SIZES
 from .cuda_parts import CudaOptions
@@ -44,8 +44,9 @@ class Geometry(NamedTuple):
     tiled: bool = False
 
 
-GROUPS = ((32, 4), (64, 8), (128, 16), (512, 32), (2048, 128), (8192, 256), (16384, 512))
-"""Up to how many times 16 bytes a row has so many threads; a longer one has 1024."""
+GROUPS = ((32, 4), (64, 8), (128, 16), (512, 32), (2048, 128), (8192, 256))
+"""Up to how many times 16 bytes a row has so many threads; a longer one has `MOST`, which leaves each 128 registers."""
+MOST = 512
 THREADS = 128
 """Of a block that has several rows."""
 BLOCKS = 32
@@ -74,7 +75,7 @@ def geometry(x: Any, out: Any, soft: Any) -> Geometry:
     for longest, group in GROUPS:
         if row <= 16 * longest:
             return Geometry(group, max(group, THREADS))
-    return Geometry(1024, 1024)
+    return Geometry(MOST, MOST)
 
 
 def _dense(array: Any, size: int) -> bool:
@@ -95,7 +96,7 @@ def _shared(options: CudaOptions, classes: int, device: int) -> tuple[int, int]:
     if not options.output:
         return ROOM, 0
     rows = options.threads // options.group
-    room = (limits(device).shared - ROOM) // 16 // rows
+    room = (cuda_card.shared_limit(device) - ROOM) // 16 // rows
     kept = min((classes * size + 15) // 16 + 1, room)
     return ROOM + 16 * kept * rows, kept
 
@@ -156,7 +157,7 @@ class Backend:
 
     def _launcher(self, kernel: Kernel, options: CudaOptions, shared: int, integers: Any, reals: Any) -> Run:
         queue, together = self.queue, options.threads // options.group
-        most = BLOCKS * limits(queue.device).multiprocessors
+        most = BLOCKS * cuda_card.multiprocessors(queue.device)
 
         def run(lo: int, hi: int) -> int:
             grid = min(-(-(hi - lo) // together), most)

@@ -1,81 +1,74 @@
-"""How a kernel becomes PTX, once for each kind of card, and how it is started.
+"""Kernels as their callers see them: compiled and loaded on first use, once for each device, and started.
 
-Where the machine is the simulated one, a kernel is a Python function and is simply run.
+In the simulator a kernel is a Python function and is simply run.
 """
 
 from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
-from .cuda_machine import SIMULATED
+import numpy as np
 
-CC = tuple[int, int] | tuple[int, int, str]
+from . import cuda_card
+from .cuda_card import SIMULATED
 
 
 class Kernel:
-    """A kernel specialised by `key`: a function of int64 and then float64 arguments, for blocks of so many threads."""
+    """A kernel specialised by `key`: a function of int64 and then float64 arguments, for blocks of so many threads.
+
+    ``call`` packs the arguments of one launch.
+    """
 
     def __init__(self, function: Callable[..., None], key: Any, integers: int, reals: int, threads: int) -> None:
         self.function, self.key, self.threads = function, key, threads
-        self.call = struct.Struct(f"={integers}q{reals}d")
         self.integers, self.reals = integers, reals
+        self.call = struct.Struct(f"={integers}q{reals}d")
+        self._loaded: dict[int, Any] = {}
+        self._arguments = None if SIMULATED else cuda_card.Arguments(self.call.size)
         self._lock = threading.Lock()
-        self._ptx: dict[CC, str] = {}
-
-    def ptx(self, cc: CC) -> str:
-        """The kernel's PTX for a compute capability, such as ``(9, 0)``."""
-        with self._lock:
-            if cc not in self._ptx:
-                self._ptx[cc] = _compile(self, cc)
-            return self._ptx[cc]
 
     def launch(self, device: int, stream: int, grid: int, shared: int, call: bytes) -> None:
-        """Enqueue `grid` blocks with so many bytes of dynamic shared memory; `call` is what `call.pack` gives."""
-        if SIMULATED:
-            _simulate(self, grid, shared, call)
+        """Enqueue `grid` blocks with so many bytes of dynamic shared memory; `call` is what ``call.pack`` gives."""
+        if not grid:
             return
-        raise NotImplementedError
+        if SIMULATED:
+            self._simulate(grid, shared, call)
+            return
+        loaded = self._loaded.get(device) or self._load(device)
+        here = cuda_card.context(device)
+        if here.is_current():
+            cuda_card.launch(loaded, grid, self.threads, shared, stream, self._arguments, call)
+            return
+        with here:
+            cuda_card.launch(loaded, grid, self.threads, shared, stream, self._arguments, call)
+
+    def load(self, device: int) -> None:
+        """Have the kernel ready on a device."""
+        if not SIMULATED and device not in self._loaded:
+            self._load(device)
+
+    def _load(self, device: int) -> Any:
+        from .cuda_ptx import ENTRY
+
+        with self._lock:
+            if device not in self._loaded:
+                ptx = ptx_of(self, cuda_card.capability(device))
+                self._loaded[device] = cuda_card.kernel_of(ptx, ENTRY, device)
+            return self._loaded[device]
+
+    def _simulate(self, grid: int, shared: int, call: bytes) -> None:
+        from . import cuda_twins
+
+        values = self.call.unpack(call)
+        reals = [np.float64(value) for value in values[self.integers :]]
+        cuda_twins.launch(self.function, (*values[: self.integers], *reals), grid, self.threads, shared)
 
 
-def ptx_of(kernel: Kernel, cc: CC) -> str:
-    return kernel.ptx(cc)
+def ptx_of(kernel: Kernel, cc: tuple[int, int] | tuple[int, int, str]) -> str:
+    """A kernel's PTX for a compute capability, such as ``(9, 0)``."""
+    from .cuda_ptx import ptx_for
 
-
-def _simulate(kernel: Kernel, grid: int, shared: int, call: bytes) -> None:
-    import numpy as np
-
-    from . import cuda_twins
-
-    values = kernel.call.unpack(call)
-    reals = [np.float64(value) for value in values[kernel.integers :]]
-    cuda_twins.launch(kernel.function, (*values[: kernel.integers], *reals), grid, kernel.threads, shared)
-
-
-@contextmanager
-def _no_device(cc: CC) -> Iterator[None]:
-    """Let Numba compile device functions without a driver: it asks the current device for what it was told."""
-    from numba.cuda import dispatcher
-
-    asked, told = dispatcher.get_current_device, SimpleNamespace(compute_capability=cc[:2])
-    dispatcher.get_current_device = lambda: told
-    try:
-        yield
-    finally:
-        dispatcher.get_current_device = asked
-
-
-def _compile(kernel: Kernel, cc: CC) -> str:
-    from numba import cuda
-    from numba.cuda import types
-
-    signature = (types.int64,) * kernel.integers + (types.float64,) * kernel.reals
-    with _no_device(cc):
-        ptx, _ = cuda.compile(
-            kernel.function, signature, device=False, abi="numba", cc=cc, output="ptx", launch_bounds=kernel.threads
-        )
-    return ptx
+    return ptx_for(kernel.function, kernel.key, kernel.integers, kernel.reals, kernel.threads, cc)

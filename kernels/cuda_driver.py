@@ -26,10 +26,8 @@ __all__ = [
 LEAST_CAPABILITY = (8, 0)  # the first to round to bfloat16
 NOT_READY = 600
 LOG = 8192
-HINTS = {
-    "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": "; the driver is older than the CUDA toolkit that numba-cuda uses: update the "
-    "driver, or install fusedloss[cuda12]",
-}
+OLD_DRIVER = "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+HINTS = {OLD_DRIVER: "; the driver is older than numba-cuda's toolkit: update it, or install fusedloss[cuda12]"}
 
 _ffi = cffi.FFI()
 

@@ -28,16 +28,15 @@ from .cuda_machine import (
     select,
     store16,
     sync,
+    table,
     thread,
     wide,
 )  # fmt: skip
-from .cuda_ops import SIZES, each
-from .cuda_parts import CudaOptions, batch, device_functions, entry, no_sums
+from .cuda_ops import SIZES
+from .cuda_parts import BATCH, CudaOptions, batch, device_functions, entry, no_sums
 from .cuda_row_sums import group_sums, hard_target
 from .cuda_rows import place, row_finisher
 
-BATCH = 8
-"""Classes that a thread has in flight."""
 TILE_BYTES = 256
 """The longest row that is brought to shared memory."""
 
@@ -59,46 +58,62 @@ def reader(options: CudaOptions, device: SimpleNamespace) -> Any:
     return read
 
 
-def classes_loader(options: CudaOptions, device: SimpleNamespace, n: int) -> Any:
-    """Load n logits, targets and class weights, from class c on."""
-    soft, weighted, matched, real_size = (
-        options.target == "soft",
-        options.weighted,
-        options.matched,
-        SIZES[options.real],
-    )
-    read, given, weight, convert = (
+def lane_loader(options: CudaOptions, device: SimpleNamespace) -> Any:
+    """Load some logits, targets and class weights from class c on; those past the last are -inf, without weight."""
+    soft, weighted, matched, smoothed = options.target == "soft", options.weighted, options.matched, options.smoothed
+    read, given, weight, size = (
         reader(options, device),
         peek(options.soft or "f4"),
         peek(options.real),
-        real(options.real),
+        SIZES[options.real],
     )
-    one, zero = options.real_type(1), options.real_type(0)
-    logits = each(lambda j: jit(lambda at, a: read(at[0], at[1], a[0] + j, a[1])), n)
-    targets = each(lambda j: jit(lambda at, c: convert(given(at[2] + (c + j) * at[3]))), n)
-    weights = each(lambda j: jit(lambda at, c: weight(at[4] + (c + j) * real_size)), n)
-    hits = each(lambda j: jit(lambda target, c: select(c + j == target, one, zero)), n)
+    convert, one, zero, minus = real(options.real), *(options.real_type(v) for v in (1, 0, -math.inf))
 
     @jit
-    def load(at: Any, c: Any, target: Any, curve: Any) -> Any:
-        z = logits(at, (c, curve))
-        y = w = z
-        if soft:
-            y = targets(at, c)
-        if matched:
-            y = hits(target, c)
-        if weighted:
-            w = weights(at, c)
-        return z, y, w
+    def logit(k: Any, a: Any) -> Any:
+        (at, step, _, _, _), c, classes, curve = a
+        return read(at, step, c + k, curve) if c + k < classes else minus
 
-    return load
+    @jit
+    def target(k: Any, a: Any) -> Any:
+        (_, _, at, step, _), c, classes, _ = a
+        return convert(given(at + (c + k) * step)) if c + k < classes else zero
+
+    @jit
+    def hit(k: Any, ahead: Any) -> Any:
+        return select(k == ahead, one, zero)
+
+    @jit
+    def weigh(k: Any, a: Any) -> Any:
+        (_, _, _, _, at), c, classes, _ = a
+        if weighted:
+            return weight(at + (c + k) * size) if c + k < classes else zero
+        return select(c + k < classes, one, zero)
+
+    def loader(n: int) -> Any:
+        logits, targets, hits, weights = (table(make, n) for make in (logit, target, hit, weigh))
+
+        @jit
+        def load(at: Any, c: Any, classes: Any, aim: Any, curve: Any) -> Any:
+            z = logits((at, c, classes, curve))
+            y = w = z
+            if soft:
+                y = targets((at, c, classes, curve))
+            if matched:
+                y = hits(aim - c)
+            if weighted or smoothed:
+                w = weights((at, c, classes, curve))
+            return z, y, w
+
+        return load
+
+    return loader
 
 
 def lane_sums(options: CudaOptions, device: SimpleNamespace) -> Any:
     """The sums over a thread's row."""
     start, together, online, read = no_sums(options), group_sums(options), options.online, reader(options, device)
-    add_many, add_one = batch(options, device, 1, BATCH), batch(options, device, 1, 1)
-    load_many, load_one = classes_loader(options, device, BATCH), classes_loader(options, device, 1)
+    add, load = batch(options, device), lane_loader(options, device)(BATCH)
     minus, zero = options.real_type(-math.inf), options.real_type(0)
 
     @jit
@@ -111,14 +126,10 @@ def lane_sums(options: CudaOptions, device: SimpleNamespace) -> Any:
                 c += 1
             reference = zero if best == minus else best
         state, c = start(reference), 0
-        while c + BATCH <= classes:
-            z, y, w = load_many(at, c, aimed[0], curve)
-            state = add_many(state, z, y, w, c, 0, aimed)
-            c += BATCH
         while c < classes:
-            z, y, w = load_one(at, c, aimed[0], curve)
-            state = add_one(state, z, y, w, c, 0, aimed)
-            c += 1
+            z, y, w = load(at, c, classes, aimed[0], curve)
+            state = add(state, (z,), (y,), (w,), c, 0, aimed)
+            c += BATCH
         return together(state)
 
     return sums
@@ -126,14 +137,14 @@ def lane_sums(options: CudaOptions, device: SimpleNamespace) -> Any:
 
 def lane_writer(options: CudaOptions, device: SimpleNamespace) -> Any:
     """Write a thread's row of the output: to shared memory, over its logits, where they are there."""
-    load, value, tiled = classes_loader(options, device, 1), device.value, options.tiled
+    load, value, tiled = lane_loader(options, device)(1), device.value, options.tiled
     put, keep = poke(options.logits), hold(options.logits)
 
     @jit
     def write(at: Any, out: Any, out_step: Any, classes: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
         c = 0
         while c < classes:
-            z, y, w = load(at, c, target, curve)
+            z, y, w = load(at, c, classes, target, curve)
             g = value(z[0], y[0], w[0], c == target, top, factors, curve)
             if tiled:
                 keep(spot(at[0] + c * at[1]), g)

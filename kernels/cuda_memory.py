@@ -78,7 +78,7 @@ def _near(builder: Any, offset: Any, kind: Any) -> Any:
     if room is None:
         room = ir.GlobalVariable(builder.module, ir.ArrayType(I8, 0), HELD, SHARED)
         room.linkage, room.align = "external", 16
-    return builder.bitcast(builder.gep(room, [I32(0), builder.trunc(offset, I32)]), kind.as_pointer(SHARED))
+    return builder.bitcast(builder.gep(room, [I32(0), offset]), kind.as_pointer(SHARED))
 
 
 def _reader(code: str, point: Any) -> Any:

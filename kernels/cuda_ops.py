@@ -1,11 +1,25 @@
-"""What CUDA kernels build from the leaves of a machine: trees over the elements of a tuple, and sums over threads."""
+"""What CUDA kernels build from the leaves of a machine: loads of several elements, and sums over threads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from .cuda_machine import WARP, fmax, held, hold, jit, load16, peek, shuffle_xor, sync, thread, unpack
+from .cuda_machine import (
+    WARP,
+    each,
+    fmax,
+    fold,
+    held,
+    hold,
+    jit,
+    load16,
+    peek,
+    shuffle_xor,
+    sync,
+    table,
+    thread,
+    unpack,
+)  # fmt: skip
 
 LOWEST = -3.4028234663852886e38
 """The least float32: where a maximum starts, so that a row of -inf has a finite reference."""
@@ -14,62 +28,58 @@ SLOT = 8 * WARP
 """Bytes of shared memory for one number a warp."""
 
 
-def tree(make: Callable[[int], Any], combine: Any, n: int, at: int = 0) -> Any:
-    """A function of (v, a) that combines make(0)(v, a) … make(n-1)(v, a) by halves; it compiles to straight code."""
-    if n == 1:
-        return make(at)
-    low, high = tree(make, combine, n // 2, at), tree(make, combine, n - n // 2, at + n // 2)
-
-    @jit
-    def both(v: Any, a: Any) -> Any:
-        return combine(low(v, a), high(v, a))
-
-    return both
-
-
 @jit
 def plus(a: Any, b: Any) -> Any:
     """a + b: of numbers their sum, of tuples one after the other."""
     return a + b
 
 
-def each(make: Callable[[int], Any], n: int) -> Any:
-    """A function of (v, a) that gives the tuple (make(0)(v, a), …, make(n-1)(v, a))."""
-
-    def single(k: int) -> Any:
-        one = make(k)
-        return jit(lambda v, a: (one(v, a),))
-
-    return tree(single, plus, n)
+@jit
+def greater(a: Any, b: Any) -> Any:
+    """The maximum, NaN passed over."""
+    return fmax(a, b)
 
 
-def elements(code: str, n: int, kept: bool = False) -> Any:
-    """A function of an address that loads n elements from there: by 16 bytes where it is aligned, else one by one."""
+def elements(code: str, n: int, convert: Any) -> Any:
+    """A function of an address that loads n elements: by 16 bytes where it is aligned so, else one by one."""
     size = SIZES[code]
-    one, wide, whole = peek(code), unpack(code), n * size // 16
-    apart = each(lambda k: jit(lambda at, a: one(at + k * size)), n)
-    words = each(lambda k: jit(lambda at, a: load16(at + 16 * k)), max(whole, 1))
-    spread = tree(lambda k: jit(lambda w, a: wide(w[k])), plus, max(whole, 1))
+    one, spread, whole = peek(code), unpack(code), max(n * size // 16, 1)
+    aligned = n * size == 16 * whole
+
+    @jit
+    def single(k: Any, at: Any) -> Any:
+        return convert(one(at + k * size))
+
+    @jit
+    def same(items: Any, k: Any, a: Any) -> Any:
+        return convert(items[0])
+
+    converted = each(same)
+
+    @jit
+    def several(k: Any, at: Any) -> Any:
+        return converted((spread(load16(at + 16 * k)),), 0)
+
+    apart, words, together = table(single, n), table(several, whole), fold(plus)
 
     @jit
     def load(at: Any) -> Any:
-        if at & 15 == 0 and n * size == 16 * whole:
-            return spread(words(at, 0), 0)
-        return apart(at, 0)
+        if aligned:
+            return together(words(at)) if at & 15 == 0 else apart(at)
+        return apart(at)
 
     return load
 
 
 def over_lanes(combine: Any, lanes: int) -> Any:
     """Combine a number over groups of so many neighbouring threads of a warp; every thread gets the result."""
-    masks = [1 << k for k in range(lanes.bit_length() - 1)][::-1]
-    if not masks:
+    if lanes == 1:
         return jit(lambda v: v)
-    first, rest = masks[0], over_lanes(combine, lanes // 2)
+    half, rest = lanes // 2, over_lanes(combine, lanes // 2)
 
     @jit
     def step(v: Any) -> Any:
-        return rest(combine(v, shuffle_xor(v, first)))
+        return rest(combine(v, shuffle_xor(v, half)))
 
     return step
 
@@ -95,14 +105,3 @@ def over_group(combine: Any, group: int, code: str, slot: int) -> Any:
         return among(read(base + 8 * (t & (group // WARP - 1))))
 
     return block
-
-
-@jit
-def greater(a: Any, b: Any) -> Any:
-    """The maximum, NaN passed over."""
-    return fmax(a, b)
-
-
-def slots_bytes(slots: int) -> int:
-    """The bytes of so many slots, a multiple of 16."""
-    return slots * SLOT

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from . import cuda_machine, numerics
-from .cuda_machine import ex2, fma, fmax, jit, maximum, peek, real, select, wide
-from .cuda_ops import LOWEST, SIZES, each, greater, plus, tree
+from .cuda_machine import chain, each, ex2, fma, fmax, fold, jit, maximum, peek, real, select, wide
+from .cuda_ops import LOWEST, SIZES, greater, plus
 from .row_parts import curves, output_factors, output_value, row_loss
 
 LAYOUT = "inner classes x_outer x_class x_inner y_outer y_class y_inner out_outer out_class out_inner".split()
@@ -30,6 +30,8 @@ REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
 gradient and Σ w lie, `status` is where an offence is reported, `kept` how many times 16 bytes of a row are kept
 in shared memory."""
 
+BATCH = 8
+"""Classes that a thread with a row of its own has in flight."""
 FAR = -200.0
 """As good as -inf for what is raised to a power, but harmless where it is multiplied by 0."""
 
@@ -68,6 +70,11 @@ class CudaOptions:
         return 16 // SIZES[self.logits]
 
     @property
+    def vectors(self) -> int:
+        """Loads of 16 bytes of logits that a thread has in flight: as many as it has registers for."""
+        return 2 if self.target == "soft" or self.weighted or self.transform == "softcap" else 4
+
+    @property
     def online(self) -> bool:
         """Whether the maximum is found while the exponentials are added up."""
         return self.real == "f4"
@@ -99,9 +106,9 @@ def device_functions(options: CudaOptions) -> SimpleNamespace:
     return device
 
 
-# The sums of a thread: maximum, reference, and in float64 Σ e^t, Σ e^t·t, Σ e^2t, how many classes rank before the
-# target, the first class of the batch that holds the maximum, Σ w·z, Σ y, Σ y·z and Σ y·log y. With float64 logits z is
-# relative to the maximum.
+# The sums of a thread: maximum; reference; (Σ e^t, Σ e^t·t, Σ e^2t); (how many classes rank before the target, the
+# first class of the batch that holds the maximum); (Σ w·z, Σ y, Σ y·z, Σ y·log y). With float64 logits z is relative to
+# the maximum.
 
 
 def no_sums(options: CudaOptions) -> Any:
@@ -112,122 +119,137 @@ def no_sums(options: CudaOptions) -> Any:
     @jit
     def start(reference: Any) -> Any:
         base = lowest if online else reference
-        return minus, base, 0.0, 0.0, 0.0, 0, -1, 0.0, 0.0, 0.0, 0.0
+        return minus, base, (0.0, 0.0, 0.0), (0, -1), (0.0, 0.0, 0.0, 0.0)
 
     return start
 
 
-def exponential_sums(options: CudaOptions, term: Any, n: int) -> Any:
-    """Σ e^t, Σ e^t·t and Σ e^2t over n logits, t being relative to a reference."""
-    least = numerics.LEAST[options.real_type]
-    least = options.real_type(least)
-    scored = options.result == "score"
-    terms = each(lambda k: jit(lambda z, base: term(z[k] - base)), n)
-    total = tree(lambda k: jit(lambda e, a: e[k]), plus, n)
-    leads = tree(lambda k: jit(lambda e, a: e[k] * maximum(least, a[0][k] - a[1])), plus, n)
-    squares = tree(lambda k: jit(lambda e, a: e[k] * e[k]), plus, n)
+def exponential_sums(options: CudaOptions, term: Any) -> Any:
+    """Σ e^t, Σ e^t·t and Σ e^2t over the logits of a vector, t being relative to a reference; in float64."""
+    least, scored = options.real_type(numerics.LEAST[options.real_type]), options.result == "score"
 
     @jit
-    def sums(z: Any, base: Any) -> Any:
-        e = terms(z, base)
+    def one(items: Any, k: Any, base: Any) -> Any:
+        return term(items[0] - base)
+
+    @jit
+    def lead(items: Any, k: Any, base: Any) -> Any:
+        return items[0] * maximum(least, items[1] - base)
+
+    @jit
+    def square(items: Any, k: Any, base: Any) -> Any:
+        return items[0] * items[0]
+
+    terms, leads, squares, total = each(one), each(lead), each(square), fold(plus)
+
+    @jit
+    def sums(items: Any, k: Any, base: Any) -> Any:
+        (z,) = items
+        e = terms((z,), base)
         if scored:
-            return wide(total(e, base)), wide(leads(e, (z, base))), wide(squares(e, base))
-        return wide(total(e, base)), 0.0, 0.0
+            return wide(total(e)), wide(total(leads((e, z), base))), wide(total(squares((e,), base)))
+        return wide(total(e)), 0.0, 0.0
 
     return sums
 
 
-def target_sums(options: CudaOptions, log: Any, n: int) -> Any:
-    """Σ w·z, Σ y, Σ y·z and Σ y·log y over n classes, in float64; what has no weight adds nothing, at -inf too."""
+def target_sums(options: CudaOptions, log: Any) -> Any:
+    """Add Σ w·z, Σ y, Σ y·z and Σ y·log y over a vector, in float64; what has no weight adds nothing, at -inf too."""
     soft, smoothed, weighted = options.target == "soft" or options.matched, options.smoothed, options.weighted
     divergence, online, given = options.divergence, options.online, options.target == "soft"
 
-    def lead(k: int) -> Any:
-        return jit(lambda z, base: wide(z[k]) if online else wide(z[k] - base))
+    @jit
+    def one(sums: Any, items: Any, k: Any, base: Any) -> Any:
+        (z, y, w), (shift, mass, moment, negentropy) = items, sums
+        t = wide(z) if online else wide(z - base)
+        if smoothed:
+            shift = shift + select(w != zero, wide(w) * t, 0.0)
+        if soft:
+            a = wide(y) * wide(w) if weighted and given else wide(y)
+            mass = mass + a
+            moment = fma(a, select(a == 0.0, 0.0, t), moment)
+            if divergence:
+                negentropy = negentropy + select(a > 0.0, a * log(a), a)
+        return shift, mass, moment, negentropy
 
-    leads = [lead(k) for k in range(n)]
+    zero, through = options.real_type(0), chain(one)
 
-    def add(k: int) -> Any:
-        here = leads[k]
+    @jit
+    def add(sums: Any, items: Any, k: Any, base: Any) -> Any:
+        return through(sums, items, base) if soft or smoothed else sums
 
-        @jit
-        def one(v: Any, sums: Any) -> Any:
-            z, y, w, base = v
-            shift, mass, moment, negentropy = sums
-            t = here(z, base)
-            if smoothed:
-                shift = shift + (select(w[k] != 0.0, wide(w[k]) * t, 0.0) if weighted else t)
-            if soft:
-                a = wide(y[k]) * wide(w[k]) if weighted and given else wide(y[k])
-                mass = mass + a
-                moment = fma(a, select(a == 0.0, 0.0, t), moment)
-                if divergence:
-                    negentropy = negentropy + select(a > 0.0, a * log(a), a)
-            return shift, mass, moment, negentropy
-
-        return one
-
-    def run(lo: int, hi: int) -> Any:
-        if hi - lo == 1:
-            return add(lo)
-        first, then = run(lo, (lo + hi) // 2), run((lo + hi) // 2, hi)
-        return jit(lambda v, sums: then(v, first(v, sums)))
-
-    return run(0, n) if soft or smoothed else jit(lambda v, sums: sums)
+    return add
 
 
-def ranking(options: CudaOptions, vectors: int, n: int) -> Any:
-    """How many of n classes, `step` apart in so many vectors, rank before the target, and the logits without it.
+def ranking(options: CudaOptions) -> Any:
+    """How many classes of a vector rank before the target, and its logits without the target's.
 
     A class ranks before the target if its logit is greater, or equal and it comes first.
     """
-    length = n // vectors
+    minus = options.real_type(-math.inf)
 
-    def before(k: int) -> Any:
-        b, j = k // length, k % length
+    @jit
+    def before(items: Any, k: Any, a: Any) -> Any:
+        ahead, _, (_, z_target, above) = a
+        return select(items[0] >= select(k < ahead, z_target, above), 1, 0)
 
-        @jit
-        def one(z: Any, a: Any) -> Any:
-            first, step, (target, z_target, above) = a
-            return select(z[k] >= select(first + b * step + j < target, z_target, above), 1, 0)
+    @jit
+    def other(items: Any, k: Any, ahead: Any) -> Any:
+        return select(k == ahead, minus, items[0])
 
-        return one
+    counts, others, total = each(before), each(other), fold(plus)
 
-    def other(k: int) -> Any:
-        b, j = k // length, k % length
-        minus = options.real_type(-math.inf)
-        return jit(lambda z, a: select(a[0] + b * a[1] + j == a[2][0], minus, z[k]))
+    @jit
+    def rank(items: Any, k: Any, a: Any) -> Any:
+        """Vector number k of a batch; its target is so many classes ahead."""
+        first, step, aimed = a
+        ahead = aimed[0] - first - k * step
+        return total(counts((items[0],), (ahead, step, aimed)))
 
-    return tree(before, plus, n), each(other, n)
+    @jit
+    def without(items: Any, k: Any, a: Any) -> Any:
+        first, step, aimed = a
+        return others((items[0],), aimed[0] - first - k * step)
+
+    return each(rank), each(without)
 
 
-def batch(options: CudaOptions, device: SimpleNamespace, vectors: int, n: int) -> Any:
-    """Add a batch of n classes to a thread's sums: `first` and, in each further vector, `step` classes on."""
-    real, online, scored = options.real_type, options.online, options.result == "score"
-    lowest, far, log2e = real(LOWEST), real(FAR), real(numerics.LOG2E)
-    peak_of = tree(lambda k: jit(lambda z, a: z[k]), greater, n)
-    sums_of, exact_of = exponential_sums(options, device.term, n), target_sums(options, device.log, n)
-    before_of, others_of = ranking(options, vectors, n)
+def batch(options: CudaOptions, device: SimpleNamespace) -> Any:
+    """Add a batch of vectors to a thread's sums: the class `first` and, in each further vector, `step` classes on."""
+    real_type, online, scored = options.real_type, options.online, options.result == "score"
+    lowest, far, log2e = real_type(LOWEST), real_type(FAR), real_type(numerics.LOG2E)
+    largest, total, (ranks, without) = fold(greater), fold(plus), ranking(options)
+    sums_of, exact_of = each(exponential_sums(options, device.term)), chain(target_sums(options, device.log))
+
+    @jit
+    def peak_of(items: Any, k: Any, a: Any) -> Any:
+        return largest(items[0])
+
+    @jit
+    def added(p: Any, q: Any) -> Any:
+        return p[0] + q[0], p[1] + q[1], p[2] + q[2]
+
+    peaks, together = each(peak_of), fold(added)
 
     @jit
     def add(state: Any, z: Any, y: Any, w: Any, first: Any, step: Any, aimed: Any) -> Any:
-        best, base, total, energy, square, before, where, shift, mass, moment, negentropy = state
-        peak = peak_of(z, first)
+        best, base, mass_sums, (before, where), exact = state
+        total_, energy, square = mass_sums
+        peak = largest(peaks((z,), 0))
         if scored:
             where = select(peak > best, first, where)
-            before = before + before_of(z, (first, step, aimed))
-            z = others_of(z, (first, step, aimed))
+            before = before + total(ranks((z,), (first, step, aimed)))
+            z = without((z,), (first, step, aimed))
         best = fmax(best, peak)
         if online:
             raised = fmax(best, lowest)
             fall = fmax(base - raised, far)
             factor = wide(ex2(fall * log2e))
-            energy = factor * (energy + wide(fall) * total)
-            total, square, base = factor * total, factor * factor * square, raised
-        here, lead, squared = sums_of(z, base)
-        total, energy, square = total + here, energy + lead, square + squared
-        shift, mass, moment, negentropy = exact_of((z, y, w, base), (shift, mass, moment, negentropy))
-        return best, base, total, energy, square, before, where, shift, mass, moment, negentropy
+            energy = factor * (energy + wide(fall) * total_)
+            total_, square, base = factor * total_, factor * factor * square, raised
+        here, lead, squared = together(sums_of((z,), base))
+        exact = exact_of(exact, (z, y, w), base)
+        return best, base, (total_ + here, energy + lead, square + squared), (before, where), exact
 
     return add
 
@@ -239,7 +261,7 @@ def lanes_sums(options: CudaOptions) -> Any:
 
     @jit
     def relative(state: Any, base: Any) -> Any:
-        _, mine, total, energy, square, _, _, _, _, _, _ = state
+        _, mine, (total, energy, square), _, _ = state
         if online:
             fall = fmax(mine - base, far)
             factor = wide(ex2(fall * log2e))

@@ -8,7 +8,7 @@ from typing import Any
 
 from .cuda_machine import fmax, jit, peek, poke, real, select, vote_any, whole, wide
 from .cuda_ops import LOWEST, SIZES, greater, over_group, plus
-from .cuda_parts import CudaOptions, lanes_sums
+from .cuda_parts import BATCH, CudaOptions, lanes_sums
 
 SLOTS = 13
 """Numbers that the warps of a block exchange for a row: each has a place of its own in shared memory."""
@@ -30,7 +30,7 @@ def group_sums(options: CudaOptions) -> Any:
 
     @jit
     def together(state: Any) -> Any:
-        mine, base, _, _, _, before, where, shift, mass, moment, negentropy = state
+        mine, base, _, (before, where), (shift, mass, moment, negentropy) = state
         top = peak(mine)
         if online:
             base = fmax(top, lowest)
@@ -94,10 +94,12 @@ def row_values(options: CudaOptions, device: SimpleNamespace) -> Any:
     return values
 
 
-def winner(options: CudaOptions, device: SimpleNamespace, vectors: int) -> Any:
+def winner(options: CudaOptions, device: SimpleNamespace) -> Any:
     """The first class that holds a row's maximum; a thread looks for it in the batch where it met its own."""
-    one, transform, lanes = peek(options.logits), device.transform, options.lanes
+    one, transform = peek(options.logits), device.transform
     first_of, stride = over_group(greater, options.group, "f8", WINNER), options.group * options.lanes
+    vectors = 1 if options.group == 1 else options.vectors
+    lanes = BATCH if options.group == 1 else options.lanes
 
     @jit
     def find(at: Any, step: Any, classes: Any, top: Any, met: Any, curve: Any) -> Any:
@@ -142,9 +144,9 @@ def amid_nan(options: CudaOptions, device: SimpleNamespace) -> Any:
     return look
 
 
-def scores(options: CudaOptions, device: SimpleNamespace, vectors: int) -> Any:
+def scores(options: CudaOptions, device: SimpleNamespace) -> Any:
     """Write what a scored row comes to; thread 0 of the row does."""
-    find, look = winner(options, device, vectors), amid_nan(options, device)
+    find, look = winner(options, device), amid_nan(options, device)
     put, put_index, size = poke(options.real), poke("i8"), SIZES[options.real]
     entropy_of, brier_of, normalizer_of = device.entropy, device.brier, device.log_normalizer
     convert, scored = real(options.real), options.result == "score"

@@ -16,6 +16,8 @@ from .cuda_machine import (
     atomic_least,
     block,
     blocks,
+    chain,
+    each,
     fmax,
     following,
     funnel,
@@ -31,18 +33,17 @@ from .cuda_machine import (
     real,
     select,
     store16,
+    table,
     thread,
     unpack,
     wide,
 )  # fmt: skip
-from .cuda_ops import SIZES, each, elements, greater, over_group, slots_bytes, tree
+from .cuda_ops import SIZES, SLOT, elements, greater, over_group
 from .cuda_parts import CudaOptions, batch, device_functions, entry, no_sums
 from .cuda_row_sums import SLOTS, group_sums, hard_target, row_values, scores
 from .numerics import LEAST
 
-VECTORS = 4
-"""Loads of 16 bytes that a thread has in flight."""
-ROOM = slots_bytes(SLOTS)
+ROOM = SLOTS * SLOT
 """Where a row begins in shared memory."""
 
 
@@ -50,93 +51,146 @@ def row_loader(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> 
     """Load the 16 bytes number k of a row as logits, and leave them in shared memory as they lie in memory."""
     code, lanes, size, staged = options.logits, options.lanes, SIZES[options.logits], options.output != ""
     spread, one, transform = unpack(code), peek(code), device.transform
-    apart = each(lambda j: jit(lambda at, a: one(at + j * size)), lanes)
-    bend = each(lambda j: jit(lambda x, curve: transform(x[j], curve)), lanes)
+
+    @jit
+    def bend(items: Any, k: Any, curve: Any) -> Any:
+        return transform(items[0], curve)
+
+    @jit
+    def element(k: Any, a: Any) -> Any:
+        return transform(one(a[0] + k * size), a[1])
+
+    bent, apart = each(bend), table(element, lanes)
 
     @jit
     def load(row: Any, k: Any, curve: Any) -> Any:
         at, shift, safe, kept, room = row
-        if not shifted:
-            words = load16(at + 16 * k)
-            if staged and k < kept:
-                hold16(room + 16 * k, words)
-            return bend(spread(words), curve)
-        if k >= safe:
-            return bend(apart(at + 16 * k, 0), curve)
-        words = load16_kept(at - shift + 16 * k)
+        if shifted and k >= safe:
+            return apart((at + 16 * k, curve))
+        words = load16_kept(at - shift + 16 * k) if shifted else load16(at + 16 * k)
         if staged and k < kept:
             hold16(room + 16 * k, words)
-        return bend(spread(funnel(words, load16_kept(at - shift + 16 * k + 16), shift)), curve)
+        if shifted:
+            words = funnel(words, load16_kept(at - shift + 16 * k + 16), shift)
+        return bent((spread(words),), curve)
 
     return load
 
 
-def operand_loader(options: CudaOptions, n: int) -> Any:
-    """Load n targets and class weights from class c on; where there are none, what comes is not used."""
-    soft, weighted, matched, real_size = (
-        options.target == "soft",
-        options.weighted,
-        options.matched,
-        SIZES[options.real],
-    )
-    size, one, zero, convert = (
-        SIZES.get(options.soft, 0),
-        options.real_type(1),
-        options.real_type(0),
-        real(options.real),
-    )
-    given, weights = elements(options.soft or "f4", n), elements(options.real, n)
-    targets = each(lambda j: jit(lambda y, a: convert(y[j])), n)
-    hits = each(lambda j: jit(lambda c, target: select(c + j == target, one, zero)), n)
+def rest_loader(options: CudaOptions, device: SimpleNamespace) -> Any:
+    """Load what is left of a row, less than 16 bytes; what is missing is -inf."""
+    size, lanes, one, transform = SIZES[options.logits], options.lanes, peek(options.logits), device.transform
+    minus = options.real_type(-math.inf)
+
+    @jit
+    def element(k: Any, a: Any) -> Any:
+        at, left, curve = a
+        return transform(one(at + k * size), curve) if k < left else minus
+
+    return table(element, lanes)
+
+
+def operand_loader(options: CudaOptions, lanes: int) -> Any:
+    """Load the targets and class weights of a vector from class c on; where there are none, what comes is not used.
+
+    And of its first `left` classes alone, where the others are to have no weight.
+    """
+    soft, weighted, matched, smoothed = options.target == "soft", options.weighted, options.matched, options.smoothed
+    real_size, size = SIZES[options.real], SIZES.get(options.soft, 0)
+    one, zero, convert = options.real_type(1), options.real_type(0), real(options.real)
+    code = options.soft or options.real
+    targets, weights = elements(code, lanes, convert), elements(options.real, lanes, convert)
+    target_of, weight_of = peek(code), peek(options.real)
+
+    @jit
+    def hit(k: Any, a: Any) -> Any:
+        return select(k == a, one, zero)
+
+    @jit
+    def some_target(k: Any, a: Any) -> Any:
+        return convert(target_of(a[0] + k * size)) if k < a[1] else zero
+
+    @jit
+    def some_weight(k: Any, a: Any) -> Any:
+        if weighted:
+            return convert(weight_of(a[0] + k * real_size)) if k < a[1] else zero
+        return select(k < a[1], one, zero)
+
+    hits, some_targets, some_weights = (table(make, lanes) for make in (hit, some_target, some_weight))
 
     @jit
     def load(z: Any, at: Any, c: Any, target: Any) -> Any:
         y = w = z
         if soft:
-            y = targets(given(at[0] + size * c), 0)
+            y = targets(at[0] + size * c)
         if matched:
-            y = hits(c, target)
+            y = hits(target - c)
         if weighted:
             w = weights(at[1] + real_size * c)
+        elif smoothed:
+            w = some_weights((0, lanes))
         return y, w
 
-    return load
+    @jit
+    def load_some(z: Any, at: Any, c: Any, target: Any, left: Any) -> Any:
+        y = w = z
+        if soft:
+            y = some_targets((at[0] + size * c, left))
+        if matched:
+            y = hits(target - c)
+        if weighted or smoothed:
+            w = some_weights((at[1] + real_size * c, left))
+        return y, w
+
+    return load, load_some
 
 
 def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> Any:
-    """A thread's sums over its share of a row."""
-    lanes, group, size, transform = options.lanes, options.group, SIZES[options.logits], device.transform
-    load, one, start = row_loader(options, device, shifted), peek(options.logits), no_sums(options)
-    add_many, add_vector, add_one = (
-        batch(options, device, *n) for n in ((VECTORS, VECTORS * lanes), (1, lanes), (1, 1))
+    """A thread's sums over its share of a row; what is left of the row after the last 16 bytes goes to thread 0."""
+    lanes, group, size, start = options.lanes, options.group, SIZES[options.logits], no_sums(options)
+    load, rest, add = row_loader(options, device, shifted), rest_loader(options, device), batch(options, device)
+    (operands, some_operands), stride, flight = operand_loader(options, lanes), group * lanes, options.vectors
+
+    @jit
+    def load_next(j: Any, a: Any) -> Any:
+        row, k, curve = a
+        return load(row, k + j * group, curve)
+
+    @jit
+    def targets_next(items: Any, j: Any, a: Any) -> Any:
+        beside, c, target = a
+        return operands(items[0], beside, c + j * stride, target)[0]
+
+    @jit
+    def weights_next(items: Any, j: Any, a: Any) -> Any:
+        beside, c, target = a
+        return operands(items[0], beside, c + j * stride, target)[1]
+
+    several, single, targets, weights = (
+        table(load_next, flight),
+        table(load_next, 1),
+        each(targets_next),
+        each(weights_next),
     )
-    operands, operand, stride = operand_loader(options, lanes), operand_loader(options, 1), group * lanes
 
     @jit
     def sums(row: Any, beside: Any, classes: Any, lane: Any, reference: Any, aimed: Any, curve: Any) -> Any:
         state, k, vectors, target = start(reference), lane, classes // lanes, aimed[0]
-        while k + 3 * group < vectors:
-            c = k * lanes
-            a, b = load(row, k, curve), load(row, k + group, curve)
-            p, q = load(row, k + 2 * group, curve), load(row, k + 3 * group, curve)
-            ya, wa = operands(a, beside, c, target)
-            yb, wb = operands(b, beside, c + stride, target)
-            yp, wp = operands(p, beside, c + 2 * stride, target)
-            yq, wq = operands(q, beside, c + 3 * stride, target)
-            z, y, w = a + b + p + q, ya + yb + yp + yq, wa + wb + wp + wq
-            state = add_many(state, z, y, w, c, stride, aimed)
-            k += 4 * group
+        while k + (flight - 1) * group < vectors:
+            z, c = several((row, k, curve)), k * lanes
+            y, w = targets((z,), (beside, c, target)), weights((z,), (beside, c, target))
+            state = add(state, z, y, w, c, stride, aimed)
+            k += flight * group
         while k < vectors:
-            z = load(row, k, curve)
-            y, w = operands(z, beside, k * lanes, target)
-            state = add_vector(state, z, y, w, k * lanes, stride, aimed)
+            z, c = single((row, k, curve)), k * lanes
+            y, w = targets((z,), (beside, c, target)), weights((z,), (beside, c, target))
+            state = add(state, z, y, w, c, stride, aimed)
             k += group
-        c = vectors * lanes + lane
-        while c < classes:
-            z = (transform(one(row[0] + size * c), curve),)
-            y, w = operand(z, beside, c, target)
-            state = add_one(state, z, y, w, c, stride, aimed)
-            c += group
+        c = vectors * lanes
+        if lane == 0 and c < classes:
+            z = rest((row[0] + size * c, classes - c, curve))
+            y, w = some_operands(z, beside, c, target, classes - c)
+            state = add(state, (z,), (y,), (w,), c, stride, aimed)
         return state
 
     return sums
@@ -183,30 +237,43 @@ def row_sums(options: CudaOptions, device: SimpleNamespace) -> Any:
     return sums
 
 
+def row_values_loader(options: CudaOptions, device: SimpleNamespace) -> Any:
+    """The output of a vector of logits as they lie in memory, and of one class."""
+    one, transform, value, size = peek(options.logits), device.transform, device.value, SIZES[options.logits]
+    (operands, _), (_, operand) = operand_loader(options, options.lanes), operand_loader(options, 1)
+
+    @jit
+    def output(items: Any, k: Any, a: Any) -> Any:
+        (x, y, w), (ahead, top, factors, curve) = items, a
+        return value(transform(x, curve), y, w, k == ahead, top, factors, curve)
+
+    outputs = each(output)
+
+    @jit
+    def vector(x: Any, beside: Any, c: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
+        y, w = operands(x, beside, c, target)
+        return outputs((x, y, w), (target - c, top, factors, curve))
+
+    @jit
+    def single(at: Any, beside: Any, c: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
+        x = (one(at + size * c),)
+        y, w = operand(x, beside, c, target, 1)
+        return outputs((x, y, w), (target - c, top, factors, curve))[0]
+
+    return vector, single
+
+
 def row_writer(options: CudaOptions, device: SimpleNamespace) -> Any:
     """Write a row of the output, 16 bytes at a time where it lies as the logits do."""
     code, lanes, size, group = options.logits, options.lanes, SIZES[options.logits], options.group
-    spread, gather, one, put, transform, value = (
-        unpack(code),
-        pack(code),
-        peek(code),
-        poke(code),
-        device.transform,
-        device.value,
-    )
-    operands, operand = operand_loader(options, lanes), operand_loader(options, 1)
+    spread, gather, put, (vector, single) = unpack(code), pack(code), poke(code), row_values_loader(options, device)
 
-    def element(j: int) -> Any:
-        @jit
-        def output(v: Any, a: Any) -> Any:
-            z, y, w = v
-            c, target, top, factors, curve = a
-            return value(transform(z[j], curve), y[j], w[j], c + j == target, top, factors, curve)
+    @jit
+    def put_one(nothing: Any, items: Any, k: Any, at: Any) -> Any:
+        put(at + k * size, items[0])
+        return nothing
 
-        return output
-
-    values, single = each(element, lanes), element(0)
-    spill = tree(lambda j: jit(lambda g, at: put(at + j * size, g[j])), jit(lambda a, b: 0), lanes)
+    scatter = chain(put_one)
 
     @jit
     def write(row: Any, beside: Any, out: Any, classes: Any, lane: Any, target: Any, top: Any, factors: Any,
@@ -217,20 +284,15 @@ def row_writer(options: CudaOptions, device: SimpleNamespace) -> Any:
             c = k * lanes - skipped
             if c >= 0 and c + lanes <= classes:
                 words = held16(room + 16 * k) if k < kept and k < safe else load16(at - shift + 16 * k)
-                z = spread(words)
-                y, w = operands(z, beside, c, target)
-                g = values((z, y, w), (c, target, top, factors, curve))
+                g = vector(spread(words), beside, c, target, top, factors, curve)
                 if alike:
                     store16(out + size * c, gather(g))
                 else:
-                    spill(g, out + size * c)
+                    scatter(0, (g,), out + size * c)
             else:
-                end = min(c + lanes, classes)
-                c = max(c, 0)
+                end, c = min(c + lanes, classes), max(c, 0)
                 while c < end:
-                    z = (one(at + size * c),)
-                    y, w = operand(z, beside, c, target)
-                    put(out + size * c, single((z, y, w), (c, target, top, factors, curve)))
+                    put(out + size * c, single(at, beside, c, target, top, factors, curve))
                     c += 1
             k += group
 
@@ -264,7 +326,7 @@ def row_finisher(options: CudaOptions, device: SimpleNamespace) -> Any:
     """Write a row's loss and scores, and give what its output needs: gain, hit and uniform."""
     values_of, report_of, exp, factors_of = (
         row_values(options, device),
-        scores(options, device, VECTORS),
+        scores(options, device),
         device.exp,
         device.factors,
     )

@@ -57,9 +57,7 @@ def each(function: Any) -> Any:
     @intrinsic
     def mapped(typingctx: Any, v: Any, a: Any) -> Any:
         n = len(v[0])
-        applied = [
-            _applied(typingctx, function, (tuple_of([kind[k] for kind in v]), types.int64, a)) for k in range(n)
-        ]
+        applied = [_applied(typingctx, function, (tuple_of([kind[k] for kind in v]), types.int64, a)) for k in range(n)]
         result = tuple_of([sig.return_type for sig, _ in applied])
 
         def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
@@ -79,16 +77,20 @@ def fold(function: Any) -> Any:
 
     @intrinsic
     def folded(typingctx: Any, v: Any) -> Any:
-        sig, call = _applied(typingctx, function, (v[0], v[0]))
+        levels, kinds = [], list(v)
+        while len(kinds) > 1:
+            pairs = [_applied(typingctx, function, kinds[k : k + 2]) for k in range(0, len(kinds) - 1, 2)]
+            levels.append([call for _, call in pairs])
+            kinds = [sig.return_type for sig, _ in pairs] + kinds[2 * len(pairs) :]
 
         def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
             values = [builder.extract_value(args[0], k) for k in range(len(v))]
-            while len(values) > 1:
-                pairs = [values[k : k + 2] for k in range(0, len(values), 2)]
-                values = [call(context, builder, pair) if len(pair) == 2 else pair[0] for pair in pairs]
+            for calls in levels:
+                merged = [call(context, builder, values[2 * k : 2 * k + 2]) for k, call in enumerate(calls)]
+                values = merged + values[2 * len(calls) :]
             return values[0]
 
-        return sig.return_type(v), codegen
+        return kinds[0](v), codegen
 
     return folded
 
