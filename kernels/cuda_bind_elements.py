@@ -15,7 +15,11 @@ import numpy as np
 
 from . import SEGMENT
 from .cuda_elements import THREADS, ElementOptions, make_elements
-from .cuda_groups import alignment, scratch
+from .cuda_groups import alignment
+from .cuda_machine import WARP
+from .cuda_ops import slots_bytes
+from .cuda_probs import THREADS as PROB_THREADS
+from .cuda_probs import ProbOptions, make_probs
 from .element_parts import SETTINGS, settings_of
 
 Array = Any
@@ -25,7 +29,7 @@ Form = tuple[np.dtype[Any], tuple[int, ...], int]
 MOST_BLOCKS = 1 << 20
 """Of a launch; what is more, its blocks take in turn."""
 
-_elements = lru_cache(maxsize=None)(make_elements)
+_elements, _probs = (lru_cache(maxsize=None)(make) for make in (make_elements, make_probs))
 
 
 def code_of(dtype: np.dtype[Any]) -> str:
@@ -48,9 +52,9 @@ def form(array: Array | None) -> Form | None:
     return None if array is None else (array.dtype, array.strides, array.address % 16)
 
 
-def power_of_two(number: int) -> int:
-    """The least power of 2 that is not below a positive number."""
-    return 1 << (number - 1).bit_length()
+def lanes_for(groups: int, threads: int) -> int:
+    """How many threads share so many groups of columns: a power of 2 within a warp, or all of a block."""
+    return threads if groups > WARP else 1 << max(groups - 1, 0).bit_length()
 
 
 # ---- elements --------------------------------------------------------------------------------------------------------
@@ -82,14 +86,14 @@ def _fitted(
     width = 16 // dtype.itemsize
     if columns % width and columns < SEGMENT:
         width = 1
-    lanes = min(power_of_two(max(-(-min(columns, SEGMENT) // width), 1)), THREADS)
+    lanes = lanes_for(-(-min(columns, SEGMENT) // width), THREADS)
     options = ElementOptions(
         formula, code_of(dtype), width, lanes,
         tuple(_lies(each, shape, width, "absent") for each in inputs),
         tuple(_lies(each, shape, width, "nowhere") for each in outputs),
         summed, columns % width != 0,
     )  # fmt: skip
-    return _elements(options), lanes, scratch(lanes) if summed else 0
+    return _elements(options), lanes, slots_bytes(1) if summed and lanes > WARP else 0
 
 
 def _over_elements(
@@ -102,7 +106,7 @@ def _over_elements(
     kernel, lanes, shared = _fitted(
         formula, (rows, columns), tuple(map(form, inputs)), tuple(map(form, outputs)), sums is not None
     )
-    places = [n for array in (*inputs, *outputs) for n in ((array.address, *array.strides) if array else (0, 0, 0))]
+    places = [n for array in (*inputs, *outputs) for n in ((0, 0, 0) if array is None else (array.address, *array.strides))]
     factor, scale = scale_of(settings["grad_scale"])
     reals = *(settings[name] for name in SETTINGS[:-1]), factor, threshold
     head = columns, max(-(-columns // SEGMENT), 1), *places, address(sums), scale, queue.status
@@ -115,6 +119,22 @@ def _over_elements(
         return -1
 
     return run
+
+
+# ---- probabilities ---------------------------------------------------------------------------------------------------
+
+
+def _placed(array: Array | None) -> tuple[int, ...]:
+    """An (outer, C, inner) array's address and strides; a flat one's address."""
+    return (address(array), *(array.strides if array is not None and array.ndim == 3 else (0, 0, 0)))
+
+
+def _lanes_of_row(x: Array) -> int:
+    """The threads of a row: by its length, or one where neighbouring threads should have neighbouring rows."""
+    _, classes, inner = x.shape
+    if inner > 1 and abs(x.strides[1]) > abs(x.strides[2]):
+        return 1
+    return lanes_for(classes, PROB_THREADS)
 
 
 class ElementKernels:
@@ -163,3 +183,32 @@ class ElementKernels:
         """Bind everything that one read of a binary logit tells."""
         inputs, outputs = (x, target, None, None), (nll, probability, brier, prediction)
         return _over_elements(self.queue, "score_binary", inputs, outputs, None, settings_of(x.dtype), threshold)
+
+    def log_loss(
+        self, x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
+        sample_weight: Array | None, ignore_index: int, label_smoothing: float, eps: float, log_eps: float,
+        normalize: bool, grad_scale: Any,
+    ) -> Run:  # fmt: skip
+        """Bind the cross-entropy of probabilities and its gradient."""
+        queue, (_, classes, inner), lanes = self.queue, x.shape, _lanes_of_row(x)
+        kernel = _probs(ProbOptions(
+            code_of(x.dtype), code_of(target.dtype), target.ndim == 3, bool(normalize), label_smoothing != 0.0,
+            grad is not None, lanes,
+        ))  # fmt: skip
+        factor, scale = scale_of(grad_scale)
+        settings = settings_of(
+            x.dtype, label_smoothing=label_smoothing, eps=eps, log_eps=log_eps, grad_scale=factor, classes=classes
+        )
+        head = (
+            inner, classes, *_placed(x), *_placed(target), address(class_weight), address(sample_weight), ignore_index,
+            *_placed(grad), address(loss), scale, queue.status,
+        )  # fmt: skip
+        shared, per = slots_bytes(1) if lanes > WARP else 0, PROB_THREADS // lanes
+
+        def run(lo: int, hi: int, _kept: Any = (x, target, loss, grad, class_weight, sample_weight, grad_scale)) -> int:
+            if lo < hi:
+                grid, call = min(-(-(hi - lo) // per), MOST_BLOCKS), kernel.call.pack(*head, lo, hi, *settings.values())
+                kernel.launch(queue.device, queue.stream, grid, shared, call)
+            return -1
+
+        return run

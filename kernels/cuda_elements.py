@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from . import SEGMENT, cuda_machine
 from .cuda_compile import Kernel
-from .cuda_groups import (
-    added,
-    arithmetic,
-    column,
-    constant,
-    done,
-    listed,
-    picked,
-    reader,
-    replaced,
-    sum_over,
-    writer,
+from .cuda_groups import arithmetic, column, constant, picked, reader, replaced, together, writer
+from .cuda_machine import (
+    WARP,
+    atomic_least,
+    block,
+    blocks,
+    each,
+    jit,
+    peek,
+    poke,
+    real,
+    select,
+    sync,
+    thread,
+    wide,
 )
-from .cuda_machine import atomic_least, block, blocks, jit, peek, poke, real, select, thread, wide
+from .cuda_ops import over_group, plus
 from .element_parts import SETTINGS, Device, element_values, pointwise
 
 THREADS = 128
@@ -57,26 +59,27 @@ def device_of(code: str) -> Device:
 
 
 def _loss(options: ElementOptions) -> Any:
-    """``f(x, y, w, q, settings)``: (loss, gradient, …, whether x is no probability) of one element."""
+    """``f((x, y, w, q), k, settings)``: (loss, gradient, …, whether x is no probability) of one element."""
     weighted = options.inputs[2][1] != "absent"
     values = element_values(options.formula, device_of(options.code), weighted=weighted)
 
     @jit
-    def loss(x: Any, y: Any, w: Any, q: Any, settings: Any) -> Any:
-        value, gradient, wrong = values((x, y, w, q), True, settings)
+    def loss(operands: Any, k: Any, settings: Any) -> Any:
+        value, gradient, wrong = values(operands, True, settings)
         return value, gradient, gradient, gradient, wrong
 
     return loss
 
 
 def _score(options: ElementOptions) -> Any:
-    """``f(x, y, w, q, settings)``: the binary scores of one element."""
+    """``f((x, y, w, q), k, settings)``: the binary scores of one element."""
     device, threshold = device_of(options.code), len(SETTINGS)
     formula, sigmoid = (pointwise(name, device) for name in ("score_binary", "sigmoid"))
     zero, one = device.real(0), device.real(1)
 
     @jit
-    def score(x: Any, y: Any, w: Any, q: Any, settings: Any) -> Any:
+    def score(operands: Any, k: Any, settings: Any) -> Any:
+        x, y, _, q = operands
         share = sigmoid(x, y, q, settings)[1]
         loss, miss = formula(x, y, one, settings)  # the gradient is p - y
         return loss, share, miss * miss, select(share > settings[threshold], one, zero), False
@@ -88,106 +91,97 @@ def _settled(options: ElementOptions) -> Any:
     """``f(settings, scale)``: the settings in the arithmetic type; the gradient's scale may lie at an address."""
     cast, load = real(arithmetic(options.code)), peek("f8")
     exact = options.formula == "binary_log_loss"  # its probabilities are worked on in float64
-    head = listed(5, lambda k: jit(lambda settings: settings[k] if exact else cast(settings[k])))
+    head = each(jit(lambda setting, k, a: setting[0] if exact else cast(setting[0])))
 
     @jit
     def settled(settings: Any, scale: Any) -> Any:
         factor = settings[5]
         if scale != 0:
             factor = load(scale)
-        return head(settings) + (cast(factor), cast(settings[6]))  # noqa: RUF005
+        return head((settings[:5],), 0) + (cast(factor), cast(settings[6]))  # noqa: RUF005
 
     return settled
 
 
 def _one_by_one(one: Any, width: int, zero: Any) -> Any:
     """What a formula in float64 makes of a group, in a loop: next to each other they would not fit the registers."""
-    blank, number, put = constant(width), picked(width), replaced(width)
-
-    def make(k: int) -> Any:
-        return jit(lambda a: (a[0][k], a[1][k], a[1][k], a[1][k], (a[2] >> k) & 1 != 0))
-
-    rows = listed(width, make)
+    blank, number = constant(width), picked(width)
+    rows = each(jit(lambda pair, k, flags: (*pair, pair[1], pair[1], (flags >> k) & 1 != 0)))
 
     @jit
-    def compute(a: Any) -> Any:
-        x, y, w, q, settings = a
+    def compute(operands: Any, settings: Any) -> Any:
+        x, y, w, q = operands
         losses, slopes = blank(zero), blank(zero)
         i = flags = 0
         while i < width:
-            value, gradient, _, _, wrong = one(number(x, i), number(y, i), number(w, i), number(q, i), settings)
-            losses, slopes = put(losses, i, value), put(slopes, i, gradient)
-            flags += select(wrong, 1, 0) << i
+            row = one((number(x, i), number(y, i), number(w, i), number(q, i)), i, settings)
+            losses, slopes = replaced((losses,), (i, row[0])), replaced((slopes,), (i, row[1]))
+            flags += select(row[4], 1, 0) << i
             i += 1
-        return rows((losses, slopes, flags))
+        return rows((losses, slopes), flags)
 
     return compute
 
 
-def group_parts(options: ElementOptions, width: int) -> SimpleNamespace:
+def group_parts(options: ElementOptions, width: int) -> tuple[Any, ...]:
     """What is done with a group of so many columns: read, compute, write, add up, and report what is wrong."""
     to, single = arithmetic(options.code), width != options.width
     lie = {"absent": "same", **({"together": "apart", "again": "apart"} if single else {})}
     x, y, w, q = (reader(code, lie.get(lies, lies), width, to) for code, lies in options.inputs)
-    writers = [writer(code, lie.get(lies, lies), width) for code, lies in options.outputs]
+    a, b, c, d = (writer(code, lie.get(lies, lies), width) for code, lies in options.outputs)
+    firsts, seconds, thirds, fourths = (column(j) for j in range(4))
     one = _score(options) if options.formula == "score_binary" else _loss(options)
-    if options.formula == "binary_log_loss" and width > 2:
-        compute = _one_by_one(one, width, device_of(options.code).real(0))
-    else:
-        compute = listed(width, lambda k: jit(lambda a: one(a[0][k], a[1][k], a[2][k], a[3][k], a[4])))
+    looped = options.formula == "binary_log_loss" and width > 2
+    compute = _one_by_one(one, width, device_of(options.code).real(0)) if looped else each(one)
 
     @jit
     def read(places: Any, k: Any) -> Any:
         (xa, xs, xv), (ya, ys, yv), (wa, ws, wv), (qa, qs, qv) = places
         return x(xa + k * xs, xs, xv), y(ya + k * ys, ys, yv), w(wa + k * ws, ws, wv), q(qa + k * qs, qs, qv)
 
-    def put(j: int) -> Any:
-        write, values = writers[j], column(width, j)
+    @jit
+    def put(places: Any, k: Any, rows: Any) -> None:
+        (aa, as_), (ba, bs), (ca, cs), (da, ds) = places
+        a(aa + k * as_, as_, firsts(rows))
+        b(ba + k * bs, bs, seconds(rows))
+        c(ca + k * cs, cs, thirds(rows))
+        d(da + k * ds, ds, fourths(rows))
 
-        @jit
-        def put_one(a: Any) -> None:
-            write(a[0][j][0] + a[1] * a[0][j][1], a[0][j][1], values(a[2]))
+    @jit
+    def report_one(row: Any, k: Any, where: Any) -> Any:
+        if row[0][4]:
+            atomic_least(where[0], where[1] + k)
+        return k
 
-        return put_one
-
-    def report(k: int) -> Any:
-        @jit
-        def report_one(a: Any) -> None:
-            if a[0][k][4]:
-                atomic_least(a[1], a[2] + k)
-
-        return report_one
-
-    total = added(width, lambda k: jit(lambda rows: wide(rows[k][0])))
-    return SimpleNamespace(read=read, compute=compute, put=done(4, put), total=total, report=done(width, report))
+    widened, report = each(jit(lambda row, k, a: wide(row[0][0]))), each(report_one)
+    total = jit(lambda rows: together(widened((rows,), 0)))
+    return read, compute, put, total, report
 
 
 def make_segment(options: ElementOptions) -> Any:
     """``f(from_, to, k, end, first, status, settings)``: a thread's columns of a segment, from k on; their sum."""
-    parts, single = group_parts(options, options.width), group_parts(options, 1)
-    width, step = options.width, options.width * options.lanes
-    checked, ragged = options.formula == "binary_log_loss", options.ragged
-    read, compute, put, total_of, report = parts.read, parts.compute, parts.put, parts.total, parts.report
+    width, step, ragged = options.width, options.width * options.lanes, options.ragged
+    checked = options.formula == "binary_log_loss"
+    read, compute, put, total_of, report = group_parts(options, width)
+    read_one, compute_one, put_one, total_of_one, report_one = group_parts(options, 1)
 
     @jit
     def segment(source: Any, sink: Any, k: Any, end: Any, first: Any, status: Any, settings: Any) -> Any:
         total = 0.0
         while k + width <= end:
-            x, y, w, q = read(source, k)
-            rows = compute((x, y, w, q, settings))
-            put((sink, k, rows))
+            rows = compute(read(source, k), settings)
+            put(sink, k, rows)
             total += total_of(rows)
             if checked:
-                report((rows, status, first + k))
+                report((rows,), (status, first + k))
             k += step
         if ragged:
             while k < end:
-                x, y, w, q = single.read(source, k)
-                rows = single.compute((x, y, w, q, settings))
-                single.put((sink, k, rows))
-                total += single.total(rows)
+                row = compute_one(read_one(source, k), settings)
+                put_one(sink, k, row)
+                total += total_of_one(row)
                 if checked:
-                    single.report((rows, status, first + k))
+                    report_one((row,), (status, first + k))
                 k += 1
         return total
 
@@ -207,7 +201,8 @@ def _value(options: ElementOptions, number: int) -> Any:
 
 def make_elements(options: ElementOptions) -> Kernel:
     """The kernel over segments for these options."""
-    segment, settled, total_of = make_segment(options), _settled(options), sum_over(options.lanes)
+    segment, settled = make_segment(options), _settled(options)
+    total_of = over_group(plus, options.lanes, "f8", 0)
     x_value, y_value, w_value, q_value = (_value(options, number) for number in range(len(INPUTS)))
     lanes, width, summed, store = options.lanes, options.width, options.summed, poke("f8")
     per, shift = THREADS // lanes, lanes.bit_length() - 1
@@ -236,6 +231,8 @@ def make_elements(options: ElementOptions) -> Kernel:
                 total = total_of(total)
                 if lane == 0 and number < hi:
                     store(sums + 8 * number, total)
+                if lanes > WARP:
+                    sync()  # before the next sum
             base += blocks() * per
 
     return Kernel(elements, ("elements", options), INTEGERS, len(REALS), THREADS)

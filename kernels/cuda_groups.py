@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .cuda_machine import (
-    WARP,
-    held,
-    hold,
+    each,
+    fold,
     jit,
     load16,
     load16_kept,
@@ -21,13 +20,11 @@ from .cuda_machine import (
     poke,
     real,
     select,
-    shuffle_xor,
     store16,
-    sync,
-    thread,
+    table,
     unpack,
     whole,
-)  # fmt: skip
+)
 
 Function = Callable[..., Any]
 
@@ -45,51 +42,19 @@ def arithmetic(code: str) -> str:
 
 # ---- tuples ----------------------------------------------------------------------------------------------------------
 
-
-def listed(size: int, make: Callable[[int], Function], start: int = 0) -> Function:
-    """``f(a)``: the tuple of ``make(k)(a)`` for each k; a loop over a tuple would move it out of the registers."""
-    if size == 1:
-        only = make(start)
-        return jit(lambda a: (only(a),))
-    left, right = listed(size // 2, make, start), listed(size - size // 2, make, start + size // 2)
-    return jit(lambda a: left(a) + right(a))
-
-
-def added(size: int, make: Callable[[int], Function], start: int = 0) -> Function:
-    """``f(a)``: the sum of ``make(k)(a)``, in pairs; of tuples, all that they hold."""
-    if size == 1:
-        return make(start)
-    left, right = added(size // 2, make, start), added(size - size // 2, make, start + size // 2)
-    return jit(lambda a: left(a) + right(a))
-
-
-def done(size: int, make: Callable[[int], Function], start: int = 0) -> Function:
-    """``f(a)``: do ``make(k)(a)`` for each k."""
-    if size == 1:
-        return make(start)
-    left, right = done(size // 2, make, start), done(size - size // 2, make, start + size // 2)
-
-    @jit
-    def both(a: Any) -> None:
-        left(a)
-        right(a)
-
-    return both
-
-
-def item(k: int) -> Function:
-    """``f(a)``: a[k]."""
-    return jit(lambda a: a[k])
-
-
-def column(size: int, k: int) -> Function:
-    """``f(rows)``: the k-th number of each of so many tuples."""
-    return listed(size, lambda row: jit(lambda rows: rows[row][k]))
+together = fold(jit(lambda a, b: a + b))
+"""``f(numbers)``: their sum, in pairs."""
 
 
 def constant(width: int) -> Function:
     """``f(value)``: a group of one value."""
-    return listed(width, lambda _: jit(lambda value: value))
+    return table(jit(lambda k, value: value), width)
+
+
+def column(j: int) -> Function:
+    """``f(rows)``: the j-th number of each of some tuples."""
+    only = each(jit(lambda row, k, a: row[0][j]))
+    return jit(lambda rows: only((rows,), 0))
 
 
 def picked(width: int) -> Function:
@@ -100,10 +65,8 @@ def picked(width: int) -> Function:
     return jit(lambda group, i: select(i == last, group[last], rest(group, i)))
 
 
-def replaced(width: int) -> Function:
-    """``f(group, i, value)``: the group with another number i."""
-    each = listed(width, lambda k: jit(lambda a: select(a[1] == k, a[2], a[0][k])))
-    return jit(lambda group, i, value: each((group, i, value)))
+replaced = each(jit(lambda old, k, a: select(a[0] == k, a[1], old[0])))
+"""``f((group,), (i, value))``: the group with another number i."""
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -126,30 +89,33 @@ def reader(code: str, lies: str, width: int, to: str) -> Function:
         same = constant(width)
         return jit(lambda at, step, value: same(value))
     if lies == "apart":
-        return _singly(code, width, to)
+        load, cast = peek(code), real(to)
+        singly = table(jit(lambda k, place: cast(load(place[0] + k * place[1]))), width)
+        return jit(lambda at, step, value: singly((at, step)))
     return _bytes(code, width, to) if code in BYTES else _words(code, lies, width, to)
-
-
-def _singly(code: str, width: int, to: str) -> Function:
-    load, cast = peek(code), real(to)
-    each = listed(width, lambda k: jit(lambda place: cast(load(place[0] + k * place[1]))))
-    return jit(lambda at, step, value: each((at, step)))
 
 
 def _bytes(code: str, width: int, to: str) -> Function:
     """Groups of bytes: an integer that is taken apart."""
     load, cast, sign = peek(WORD[width]), real(to), 128 if code == "i1" else 0
-    each = listed(width, lambda k: jit(lambda word: cast((((word >> (8 * k)) & 255) ^ sign) - sign)))
-    return jit(lambda at, step, value: each(load(at)))
+    numbers = table(jit(lambda k, word: cast((((word >> (8 * k)) & 255) ^ sign) - sign)), width)
+    return jit(lambda at, step, value: numbers(load(at)))
 
 
 def _words(code: str, lies: str, width: int, to: str) -> Function:
     load, opened, cast = load16_kept if lies == "again" else load16, unpack(code), real(to)
-    parts = added(width * SIZE[code] // 16, lambda k: jit(lambda at: opened(load(at + 16 * k))))
+    converted = each(jit(lambda number, k, a: cast(number[0])))
+
+    def make(count: int) -> Function:
+        if count == 1:
+            return jit(lambda at: opened(load(at)))
+        first, rest = make(1), make(count - 1)
+        return jit(lambda at: first(at) + rest(at + 16))
+
+    words = make(width * SIZE[code] // 16)
     if arithmetic(code) == to:
-        return jit(lambda at, step, value: parts(at))
-    each = listed(width, lambda k: jit(lambda numbers: cast(numbers[k])))
-    return jit(lambda at, step, value: each(parts(at)))
+        return jit(lambda at, step, value: words(at))
+    return jit(lambda at, step, value: converted((words(at),), 0))
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -160,86 +126,48 @@ def writer(code: str, lies: str, width: int) -> Function:
     if lies == "nowhere":
         return jit(lambda at, step, numbers: None)
     if lies == "apart":
-        return _put_singly(code, width)
+        return _put_singly(code)
     return _put_bytes(width) if code in BYTES else _put_words(code, width)
 
 
-def _put_singly(code: str, width: int) -> Function:
+def _put_singly(code: str) -> Function:
     store, cast = poke(code), real(arithmetic(code)) if code in FLOATS else whole
 
-    def make(k: int) -> Function:
-        @jit
-        def put(place: Any) -> None:
-            store(place[0] + k * place[1], cast(place[2][k]))
+    @jit
+    def put(number: Any, k: Any, place: Any) -> Any:
+        store(place[0] + k * place[1], cast(number[0]))
+        return k
 
-        return put
+    all_of_them = each(put)
 
-    each = done(width, make)
-    return jit(lambda at, step, numbers: each((at, step, numbers)))
+    @jit
+    def write(at: Any, step: Any, numbers: Any) -> None:
+        all_of_them((numbers,), (at, step))
+
+    return write
 
 
 def _put_bytes(width: int) -> Function:
     """Small integers that are not negative, put together to one."""
     store = poke(WORD[width])
-    together = added(width, lambda k: jit(lambda numbers: whole(numbers[k]) << (8 * k)))
-    return jit(lambda at, step, numbers: store(at, together(numbers)))
+    moved = each(jit(lambda number, k, a: whole(number[0]) << (8 * k)))
+    return jit(lambda at, step, numbers: store(at, together(moved((numbers,), 0))))
 
 
 def _put_words(code: str, width: int) -> Function:
     per, packed, cast = 16 // SIZE[code], pack(code), real(arithmetic(code))
 
-    def make(k: int) -> Function:
-        some = listed(per, lambda i: jit(lambda numbers: cast(numbers[i])), k * per)
+    def make(start: int) -> Function:
+        stop, rest = start + per, make(start + per) if start + per < width else None
+        converted = each(jit(lambda number, k, a: cast(number[0])))
 
         @jit
-        def put(place: Any) -> None:
-            store16(place[0] + 16 * k, packed(some(place[1])))
+        def put(at: Any, numbers: Any) -> None:
+            store16(at, packed(converted((numbers[start:stop],), 0)))
+            if rest is not None:
+                rest(at + 16, numbers)
 
         return put
 
-    each = done(width // per, make)
-    return jit(lambda at, step, numbers: each((at, numbers)))
-
-
-# ---- sums over threads -----------------------------------------------------------------------------------------------
-
-
-def scratch(lanes: int) -> int:
-    """The bytes of shared memory that a sum over so many threads needs."""
-    return 8 * (lanes // WARP) if lanes > WARP else 0
-
-
-def sum_over(lanes: int) -> Function:
-    """``f(value)``: the sum over groups of so many threads, a power of 2; every thread of the block calls it.
-
-    The tree is fixed. Groups larger than a warp are the whole block, and use its shared memory from the start on.
-    """
-
-    def make(k: int) -> Function:
-        mask = 1 << k
-        return jit(lambda value: value + shuffle_xor(value, mask))
-
-    within = _chain([make(k) for k in range(min(lanes, WARP).bit_length() - 1)])
-    if lanes <= WARP:
-        return within
-    load, store = held("f8"), hold("f8")
-    across = added(lanes // WARP, lambda k: jit(lambda start: load(start + 8 * k)))
-
-    @jit
-    def over_block(value: Any) -> Any:
-        value = within(value)
-        if thread() & (WARP - 1) == 0:
-            store(thread() // WARP * 8, value)
-        sync()
-        value = across(0)
-        sync()
-        return value
-
-    return over_block
-
-
-def _chain(functions: list[Function]) -> Function:
-    if not functions:
-        return jit(lambda value: value)
-    first, rest = functions[0], _chain(functions[1:])
-    return jit(lambda value: rest(first(value)))
+    write = make(0)
+    return jit(lambda at, step, numbers: write(at, numbers))

@@ -283,3 +283,20 @@ def probability_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleN
         return loss, select(clipped(p, low, high), 0.0, gradient)
 
     return SimpleNamespace(class_loss=class_loss, class_slope=class_slope, loss_and_gradient=loss_and_gradient)
+
+
+def bin_finder(jit: Jit, whole: Callable[..., Any]) -> Callable[..., Any]:
+    """The bin b with confidence in (b/bins, (b+1)/bins], 0 for 0 too; -1 for NaN. `whole` gives the integral part."""
+
+    @jit
+    def bin_of(confidence: Any, bins: Any) -> Any:
+        if not confidence >= 0.0:
+            return -1
+        b = min(whole(confidence * bins), bins - 1) if confidence < 1.0 else bins - 1
+        while b > 0 and confidence <= b / bins:  # the product rounds, the edges rule
+            b -= 1
+        while b < bins - 1 and confidence > (b + 1) / bins:
+            b += 1
+        return b
+
+    return bin_of
