@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import fake_cuda
+
 import numpy as np
 
 from fusedloss import dlpack
 from fusedloss.cuda.arrays import CardArray
 from fusedloss.cuda.calls import fetch
 from fusedloss.cuda.card import card
-
-fake_cuda.install()
 
 
 class ByInterface:

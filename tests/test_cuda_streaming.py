@@ -170,23 +170,23 @@ class TestWhatIsWrong:
 class TestMemory:
     def test_it_is_bounded(self, rng, monkeypatch):
         """The buffers are those of two blocks, however many there are, and they are used again."""
-        small(monkeypatch, 1 << 16)
+        small(monkeypatch, 1 << 13)
         monkeypatch.setattr(lanes, "_LEAST", 256)
         card(0).lanes.clear()
-        x, y = rng.normal(size=(4000, CLASSES)).astype(np.float32), rng.integers(0, CLASSES, 4000)
+        x, y = rng.normal(size=(1000, CLASSES)).astype(np.float32), rng.integers(0, CLASSES, 1000)
         for _ in range(3):
             fl.value_and_grad(fl.cross_entropy)(x, y, device="cuda")
         assert len(card(0).lanes) == 2
-        assert all(lane._host.nbytes < 4 << 16 for lane in card(0).lanes)
+        assert all(lane._host.nbytes < 4 << 13 for lane in card(0).lanes)
 
     def test_a_row_longer_than_a_block(self, rng, monkeypatch):
         small(monkeypatch)
         x = rng.normal(size=(3, 1000)).astype(np.float32)
-        assert np.array_equal(fl.softmax(x, device="cuda"), fl.softmax(x, device="numpy"))
+        close(fl.softmax(x, device="cuda"), fl.softmax(x, device="numpy"))
 
     def test_a_memory_map(self, rng, monkeypatch, tmp_path):
         small(monkeypatch, 1 << 12)
-        x, y = rng.normal(size=(500, CLASSES)).astype(np.float32), rng.integers(0, CLASSES, 500)
+        x, y = rng.normal(size=(200, CLASSES)).astype(np.float32), rng.integers(0, CLASSES, 200)
         np.save(tmp_path / "x.npy", x)
         mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
         np.testing.assert_allclose(fl.evaluate(mapped, y, device="cuda").nll, fl.evaluate(x, y).nll, rtol=1e-6)
@@ -201,7 +201,8 @@ class TestMemory:
             out = str(tmp_path / f"{device}.npz")
             assert cli.main(["score", *paths, "--device", device, "--quiet"]) == 0
             assert cli.main(["score", *paths, "--device", device, "--output", out]) == 0
-            shown.append(re.sub(r"(?m)^.*(time|/s).*$", "", capsys.readouterr().out))
+            lines = capsys.readouterr().out.splitlines()
+            shown.append([line.split() for line in lines if not re.search("time|/s", line)])
         assert shown[0] == shown[1]
         cuda, numpy = (np.load(tmp_path / f"{device}.npz") for device in ("cuda", "numpy"))
         for name in numpy:

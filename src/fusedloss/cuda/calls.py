@@ -19,7 +19,8 @@ from .pending import Slot
 _FINDINGS = {"class_weight": 2, "sample_weight": 3, "pos_weight": 4}  # the first two: an offence, and the value there
 _VALUE = 1
 _PROBABILITIES = ("log_loss", "binary_log_loss")
-_BYTE = np.dtype(np.uint8)
+_BYTE, _FLOAT64 = np.dtype(np.uint8), np.dtype(np.float64)
+_PARTIALS, _FEW = 1024, 1 << 12
 
 
 Finding = tuple[int, Callable[[int], FusedLossError]]
@@ -72,8 +73,11 @@ class Call:
                 self._awaiting |= {array.stream} if writable else set()
             if array.stream != self.stream or array.kind not in ("torch", "cupy"):
                 self._kept.append(array.owner)
-            if is_simulated():
-                self._lent.append(lend(array, writable))
+            self._lend(array, writable)
+
+    def _lend(self, array: CardArray, writable: bool) -> None:
+        if is_simulated():
+            self._lent.append(lend(array, writable))
 
     def raise_findings(self) -> None:
         """Raise what this call's kernels found wrong, which must be done."""
@@ -82,7 +86,9 @@ class Call:
 
     def empty(self, shape: Shape, dtype: Any) -> CardArray:
         """Allocate scratch memory, which is free again when the kernels enqueued so far are done."""
-        return empty(shape, dtype, self._like)
+        scratch = empty(shape, dtype, self._like)
+        self._lend(scratch, writable=True)
+        return scratch
 
     def copied(self, array: CardArray, dtype: Any) -> CardArray:
         """Copy an array of any strides to a contiguous one, of a dtype."""
@@ -95,7 +101,7 @@ class Call:
         """Enqueue a copy of the elements; those that lie at odd addresses go byte by byte."""
         if not (source.aligned and target.aligned):
             source, target = _as_bytes(source), _as_bytes(target)
-        self.backend.copy(source, target)
+        self.backend.copy(source, target)(0, source.size)
 
     def contiguous(self, array: CardArray, dtype: Any = None) -> CardArray:
         """Give an array, or a copy that is contiguous and of a dtype."""
@@ -128,7 +134,7 @@ class Call:
         weight = self.contiguous(array.distinct(), problem.dtype)
         if problem.unchecked and weight.size:
             finding = _FINDINGS[name]
-            self.card.backend(self.stream, self.slot.at(finding)).check_weights(weight.ravel())
+            self.backend.check_weights(weight.ravel(), self.slot.at(finding))(0, weight.size)
             self._explain.append((finding, lambda number: unfit(name, read(weight, number * weight.itemsize))))
         return weight.broadcast_to(array.shape)
 
@@ -138,10 +144,17 @@ class Call:
         self.card.write(np.ascontiguousarray(values), target)
         return target
 
-    def witness(self, problem: Problem, x: CardArray) -> None:
-        """Keep the value of what offends, where it may be gone when it is asked for: a probability in normal form."""
-        if problem.kernel in _PROBABILITIES:
-            self.backend.witness(x, self.slot.at(_VALUE))
+    def partials(self, size: int) -> CardArray | None:
+        """Allocate room for the sums of parts, if there are so many numbers that they are added up in parts."""
+        return self.empty((_PARTIALS,), _FLOAT64) if size > _FEW else None
+
+    def has_witness(self, problem: Problem) -> bool:
+        """Tell whether the value of what offends may be gone when it is asked for: that of a probability."""
+        return problem.kernel in _PROBABILITIES
+
+    def witness(self, x: CardArray) -> None:
+        """Keep the value of what offends, in normal form."""
+        self.backend.witness(x, self.slot.at(_VALUE))(0, x.size)
 
     def _offence(self, problem: Problem) -> Callable[[int], FusedLossError]:
         """Remember of a problem what an error says of it, and not the logits, which may be large."""

@@ -39,6 +39,7 @@ def quotients(problem: Problem) -> tuple[Any, Any]:
     """Give what ``reduction.quotients`` does."""
     holder = empty((2,), _FLOAT64, problem.x)
     with Call(problem.x) as call:
+        call.use((holder,), writable=True)
         divisor, scale = _divisor(call, call.ready(problem), holder)
         if not isinstance(divisor, CardArray):
             call.card.write(np.array([divisor or nan, scale]), holder)
@@ -68,10 +69,15 @@ def _enqueue(
         partial = losses = call.empty((segments(problem),), _FLOAT64)
     if problem.kernel == "cross_entropy" and problem.fixed["class_weight"] is not None:
         weight = options["weight_total"] = call.empty((), _FLOAT64)
-        call.backend.total(problem.fixed["class_weight"], weight, 1.0)
+        _total(call, problem.fixed["class_weight"], weight, 1.0)
     enqueue(call, problem, attrgetter(problem.kernel), writes, outputs, options, partial)
     if not none:
-        call.backend.total(losses, value, divisor)
+        _total(call, losses, value, divisor)
+
+
+def _total(call: Call, values: CardArray, out: CardArray, divisor: Divisor) -> None:
+    bound = call.backend.total(values.ravel(), out, divisor, partials=call.partials(values.size))
+    bound(0, values.size)
 
 
 def _divisor(call: Call, problem: Problem, holder: CardArray | None = None) -> tuple[Divisor, Divisor]:
@@ -94,7 +100,10 @@ def _divisor(call: Call, problem: Problem, holder: CardArray | None = None) -> t
     class_weight = None if hard is None else problem.fixed.get("class_weight")
     ignored = problem.fixed.get("ignore_index", 0)
     holder = holder or call.empty((2,), _FLOAT64)
-    weight = None if weight is None else weight.distinct().ravel() if hard is None else weight
-    call.backend.weigh(hard, class_weight, weight, ignored, rows, holder)
+    if weight is not None and hard is None:
+        distinct = weight.distinct().ravel()
+        weight = distinct.broadcast_to((rows // distinct.size, distinct.size))
+    bound = call.backend.weigh(hard, class_weight, weight, ignored, rows, holder, partials=call.partials(rows))
+    bound(0, rows)
     first = holder.seen(holder.address, (), ())
     return first, first.seen(first.address + 8, (), ())

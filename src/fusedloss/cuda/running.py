@@ -60,6 +60,9 @@ def enqueue(
         return
     call.use((*writes.values(), *outputs.values()), writable=True)
     reads, kept = dict(problem.reads), dict(writes)
+    if call.has_witness(problem):
+        # what is wrong is read from the logits afterwards, which a gradient must not have replaced by then
+        kept = {name: _apart(call, array, x) for name, array in kept.items()}
     strides = tuple([array.strides for array in (*reads.values(), *kept.values())])
     normal = layout(problem.form, problem.axis, x.shape, x.itemsize, strides, (True,) * len(strides)).normal
     if normal is None or not all(array.aligned for array in kept.values()):
@@ -80,7 +83,8 @@ def enqueue(
     if block:
         given["block"] = block
     kernel(call.backend)(**given)(0, count_units(problem.form, normal))
-    call.witness(problem, views["x"])
+    if call.has_witness(problem):
+        call.witness(views["x"])
     for name, target in (*writes.items(), *outputs.items()):
         made = kept.get(name) or rows[name]
         if made is not target:
@@ -90,6 +94,11 @@ def enqueue(
 def _place(call: Call, array: CardArray) -> CardArray:
     """Give an array that is contiguous: itself, or one whose elements go there afterwards."""
     return array if array.contiguous and array.aligned else call.empty(array.shape, array.dtype)
+
+
+def _apart(call: Call, array: CardArray, x: CardArray) -> CardArray:
+    """Give an array, or one like it where it is the logits' own memory."""
+    return call.empty(array.shape, array.dtype) if array.address == x.address else array
 
 
 def segments(problem: Problem) -> int:
