@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from .cuda_bind_elements import code_of
@@ -12,7 +12,7 @@ from .cuda_machine import block, peek, poke, thread, wide
 THREADS = 32
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_witness(code: str) -> Kernel:
     """A kernel that stores, as float64, the element of a code that has the number at `status`, if there is one."""
     number, element, store = peek("i8"), peek(code), poke("f8")

@@ -203,7 +203,7 @@ class TestOtherCommands:
 
     def test_info_without_a_card(self, capsys, no_card):
         assert main(["info"]) == 0
-        assert f"device cuda  {no_card}" in capsys.readouterr().out
+        assert f"device cuda   {no_card}" in capsys.readouterr().out
 
     def test_info(self, capsys):
         assert main(["info"]) == 0

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cards import KINDS, ByCapsule, ByInterface, bits, host, settle
+from fusedloss.kernels import cuda_card
 
 import fusedloss as fl
 from fusedloss.cuda import running
@@ -427,3 +428,53 @@ def test_any_repeat_gives_the_same_bits(x, y):
     call = fl.value_and_grad(fl.cross_entropy)
     first, second = (call(ON_CARD(x), ON_CARD(y), axis=1) for _ in range(2))
     assert [bits(each) for each in first] == [bits(each) for each in second]
+
+
+class TestFaults:
+    """A card that fails fails one call: in the library's words, and the next one finds all in order."""
+
+    X = np.zeros((4, 3), np.float32)
+
+    def fails(self, monkeypatch, name, error, kind, message, call):
+        def fail(*_):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cuda_card, name, fail)
+            with pytest.raises(kind, match=f"^{re.escape(message)}$"):
+                call()
+        fl.synchronize()
+        close(fl.softmax(ON_CARD(self.X)), np.full((4, 3), 1 / 3))
+        close(fl.softmax(self.X, device="cuda"), np.full((4, 3), 1 / 3))
+
+    def test_out_of_memory(self, monkeypatch):
+        error, message = cuda_card.CudaError("CUDA_ERROR_OUT_OF_MEMORY", "out of memory"), "cuda:0 is out of memory"
+        self.fails(monkeypatch, "allocate", error, MemoryError, message, lambda: fl.softmax(ON_CARD(self.X)))
+        for name in ("allocate", "pin"):
+            card(0).lanes.clear()
+            self.fails(monkeypatch, name, error, MemoryError, message, lambda: fl.softmax(self.X, device="cuda"))
+
+    @pytest.mark.parametrize("call", [lambda x: fl.softmax(ON_CARD(x)), lambda x: fl.softmax(x, device="cuda")])
+    def test_a_launch(self, monkeypatch, call):
+        error = cuda_card.CudaError("CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure")
+        message = "cuda:0 failed: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"
+
+        def fail(*_):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("fusedloss.kernels.cuda_compile.Kernel.launch", fail)
+            with pytest.raises(fl.DeviceError, match=f"^{re.escape(message)}$"):
+                call(self.X)
+        fl.synchronize()
+        close(call(self.X), np.full((4, 3), 1 / 3))
+
+    def test_an_event(self, monkeypatch):
+        error = cuda_card.CudaError("CUDA_ERROR_UNKNOWN", "unknown")
+        message = "cuda:0 failed: CUDA_ERROR_UNKNOWN: unknown"
+        self.fails(monkeypatch, "record", error, fl.DeviceError, message, lambda: fl.softmax(ON_CARD(self.X)))
+
+    def test_after_a_fork(self, monkeypatch):
+        monkeypatch.setattr(card(0), "_process", -1)
+        with pytest.raises(fl.DeviceError, match=r"^cuda:0 cannot serve: the process was forked after CUDA was first"):
+            fl.softmax(self.X, device="cuda")

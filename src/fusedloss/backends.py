@@ -43,8 +43,14 @@ def resolve(device: str, x: Any) -> Any:
     """Find what computes on a device: a module of kernels, or a card.
 
     ``"auto"`` is where ``x`` is. For host arrays that means ``$FUSEDLOSS_DEVICE``, as it was at the first use, where it
-    is set, otherwise ``"cpu"``, or ``"numpy"`` where the former cannot serve; never a card, which has to be asked for.
-    ``"cuda"`` is the card of ``x``, or ``"cuda:0"``.
+    is set, otherwise ``"cpu"``, or ``"numpy"`` where the former cannot serve. ``"cuda"`` is the card of ``x``, or
+    ``"cuda:0"``.
+
+    A card has to be asked for where arrays are on the host. It reads them no faster than its link to the host lets it,
+    and there they are read once more, to be packed into pinned memory. Kernels of the CPU are bound by that same
+    memory. So a card is faster where the threads of this process, together, are slower than the link: as a rule, with
+    fewer than about 3 of them, of some 9 GB/s each, behind 16 lanes of PCIe 4 (25 GB/s), or 6 behind PCIe 5 (50 GB/s).
+    ``fusedloss bench`` tells what the threads do.
     """
     if not isinstance(device, str):
         raise DeviceError(f"device is {device!r}, expected {_EXPECTED}")

@@ -57,10 +57,12 @@ def _finish(plan: Plan, lane: Lane, sums: list[Array]) -> int:
 
 
 @contextmanager
-def _lanes(card: Card) -> Iterator[tuple[Lane, Lane]]:
+def _lanes(card: Card) -> Iterator[list[Lane]]:
     """Two lanes that nobody else uses. However this ends, the card has let go of their memory, and of the caller's."""
-    taken = Lane.take(card), Lane.take(card)
+    taken: list[Lane] = []
     try:
+        for _ in range(2):
+            taken.append(Lane.take(card))  # noqa: PERF401  # the first is released where there is no second
         yield taken
     finally:
         for lane in taken:
