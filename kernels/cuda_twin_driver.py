@@ -9,7 +9,8 @@ import itertools
 import numpy as np
 
 from .cuda_errors import CudaError
-from .cuda_twin_memory import ROOM, lend, retract
+from .cuda_twin_memory import lend, retract
+from .cuda_twin_shared import ROOM
 
 __all__ = [
     "CudaError", "allocate", "capability", "context", "copy", "count", "destroy_event", "destroy_stream", "device_of",
