@@ -168,6 +168,17 @@ class TestWhatIsWrong:
 
 
 class TestMemory:
+    def test_what_is_pinned_goes_by_itself(self, rng, monkeypatch, block):
+        x, y = rng.normal(size=(60, CLASSES)).astype(np.float32), rng.integers(0, CLASSES, 60)
+        expected = fl.value_and_grad(fl.cross_entropy)(x, y, device="numpy")
+        monkeypatch.setattr(lanes, "_DIRECT", 0)
+        monkeypatch.setattr(type(card(0)), "is_pinned", lambda *_: True)
+        monkeypatch.setattr(slab, "move", lambda *_: pytest.fail("it is copied by the host"))
+        for out in (np.zeros_like(x), x):
+            loss, grad = fl.value_and_grad(fl.cross_entropy, out=out)(x, y, device="cuda")
+            close(loss, expected[0])
+            close(grad, expected[1])
+
     def test_it_is_bounded(self, rng, monkeypatch):
         """The buffers are those of two blocks, however many there are, and they are used again."""
         small(monkeypatch, 1 << 13)

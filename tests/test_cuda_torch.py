@@ -25,6 +25,7 @@ def stream(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "get_device", lambda _: 0)
     current = SimpleNamespace(cuda_stream=77)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: current)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     yield current
     fl.synchronize()
 
@@ -97,6 +98,24 @@ def test_in_place():
     fl.synchronize()
     assert gradient is logits
     torch.testing.assert_close(logits, expected.grad)
+
+
+def test_what_a_cuda_graph_captures(monkeypatch):
+    """Nothing is asked of the card then; what a replay finds wrong is raised by a later call."""
+    logits, target = torch.zeros(3, 4), torch.tensor([0, 3, 1])
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        for name in ("record", "is_done", "wait_for"):
+            patch.setattr(type(card(0)), name, lambda *_: pytest.fail("it asks the card"))
+        fl.cross_entropy(logits, target)
+    (standing,) = card(0).pending._standing
+    fl.synchronize()
+    target[2] = 9
+    standing.slot.numbers[0] = 2  # as a replay would leave it
+    with pytest.raises(fl.TargetError, match=r"^target\[2\] is 9, "):
+        fl.cross_entropy(logits, logits)
+    fl.synchronize()
+    card(0).pending._standing.clear()
 
 
 def test_a_target_that_is_ready_elsewhere(stream, monkeypatch):

@@ -13,7 +13,7 @@ from ..errors import FusedLossError
 from ..weights import unfit
 from .arrays import CardArray, Shape, packed
 from .card import card, is_simulated, lend
-from .kinds import empty
+from .kinds import empty, is_captured
 from .pending import Slot
 
 _FINDINGS = {"class_weight": 2, "sample_weight": 3, "pos_weight": 4}  # the first two: an offence, and the value there
@@ -27,7 +27,10 @@ Finding = tuple[int, Callable[[int], FusedLossError]]
 
 
 class Call:
-    """One call beside ``like``. ``with`` makes its card current and raises what earlier calls found wrong."""
+    """One call beside ``like``. ``with`` makes its card current and raises what earlier calls found wrong.
+
+    A call that PyTorch captures into a CUDA graph may ask for nothing, nor wait; its kernels run when the graph does.
+    """
 
     def __init__(self, like: CardArray) -> None:
         self.card, self.stream, self._like = card(like.device), like.stream, like
@@ -37,11 +40,13 @@ class Call:
         self._lent: list[Callable[[], None]] = []
         self._kept: list[Any] = []
         self._awaiting: set[int] = set()
+        self._captured = is_captured(like)
 
     def __enter__(self) -> "Call":
         self.card.__enter__()
         try:
-            self.card.pending.poll()
+            if not self._captured:
+                self.card.pending.poll()
             self.slot = self.card.pending.take()
             self.backend = self.card.backend(self.stream, self.slot.address)
         except BaseException as error:
@@ -54,7 +59,10 @@ class Call:
             for stream in self._awaiting:
                 self.card.follow(stream, self.stream)
             explain = partial(_explained, self._explain) if error is None else _silent
-            self.card.pending.add(self.slot, self.stream, explain, self._kept)
+            if self._captured:
+                self.card.pending.stand(self.slot, explain, self._kept)
+            else:
+                self.card.pending.add(self.slot, self.stream, explain, self._kept)
         except self.card.failures as failure:
             kind, error = (type(failure), failure) if error is None else (kind, error)
         for retract in self._lent:

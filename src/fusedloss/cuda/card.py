@@ -186,6 +186,11 @@ class Card:
         self.wait_for_stream(source.stream)
         return values
 
+    def is_pinned(self, address: int) -> bool:
+        """Tell host memory that the card reads and writes by itself, whoever allocated it."""
+        pinned: bool = _driver().is_pinned(address)
+        return pinned
+
     def new_stream(self) -> int:
         """Make a stream that waits for no other."""
         stream: int = _driver().stream()

@@ -48,6 +48,11 @@ def give(result: CardArray, like: Any) -> Any:
     return result
 
 
+def is_captured(like: CardArray) -> bool:
+    """Tell whether what is enqueued on PyTorch's current stream is captured into a CUDA graph."""
+    return like.kind == "torch" and bool(sys.modules["torch"].cuda.is_current_stream_capturing())
+
+
 @lru_cache(maxsize=1)
 def _to_torch() -> dict[Any, Any]:
     torch = sys.modules["torch"]

@@ -14,6 +14,7 @@ Shape = tuple[int, ...]
 
 _ALIGNED = 256
 _LEAST = 1 << 20
+_DIRECT = 1 << 16  # bytes; to ask about less takes longer than to copy it
 
 
 class Lane:
@@ -60,18 +61,18 @@ class Lane:
         there = CardArray(address, shape, packed(shape, dtype.itemsize), dtype, self.card.index, stream=self.stream)
         return self._host.array(shape, dtype, start, size), there
 
-    @property
-    def used(self) -> int:
-        """Bytes that are in use."""
-        return self._at
+    def is_direct(self, array: npt.NDArray[Any]) -> bool:
+        """Tell an array that need not pass through this lane's own host buffer: pinned already, and in C order."""
+        plain = array.flags.c_contiguous and array.dtype.isnative and array.nbytes >= _DIRECT
+        return plain and self.card.is_pinned(array.ctypes.data)
 
-    def send(self, start: int, stop: int) -> None:
-        """Enqueue the copy of a range of bytes to the card."""
-        self.card.copy(self._card.address + start, self._host.address + start, stop - start, self.stream)
+    def send(self, there: CardArray, here: npt.NDArray[Any]) -> None:
+        """Enqueue the copy of a contiguous array to the card."""
+        self.card.copy(there.address, here.ctypes.data, here.nbytes, self.stream)
 
-    def fetch(self, start: int, stop: int) -> None:
-        """Enqueue the copy of a range of bytes from the card."""
-        self.card.copy(self._host.address + start, self._card.address + start, stop - start, self.stream)
+    def fetch(self, there: CardArray, here: npt.NDArray[Any]) -> None:
+        """Enqueue the copy of a contiguous array from the card."""
+        self.card.copy(here.ctypes.data, there.address, there.nbytes, self.stream)
 
 
 def padded(nbytes: int) -> int:

@@ -73,6 +73,7 @@ class Pending:
         self._memory: list[Pinned] = []
         self._free: list[Slot] = []
         self._in_flight: deque[_InFlight] = deque()
+        self._standing: list[_InFlight] = []
 
     def take(self) -> Slot:
         """Take a slot."""
@@ -100,8 +101,13 @@ class Pending:
         self._card.record(slot.event, stream)
         self._in_flight.append(_InFlight(slot, explain, kept))
 
+    def stand(self, slot: Slot, explain: Explain, kept: Any) -> None:
+        """Hand over the slot of a call in a CUDA graph, which may run at any time: it is looked at for good."""
+        self._standing.append(_InFlight(slot, explain, kept))
+
     def poll(self) -> None:
         """Raise the error of the oldest call that is done and found something wrong."""
+        self._look()
         while self._in_flight:
             with self._lock:
                 if not self._in_flight or not self._card.is_done(self._in_flight[0].slot.event):
@@ -118,6 +124,15 @@ class Pending:
                 oldest = self._in_flight.popleft()
             self._card.wait_for(oldest.slot.event)
             self.settle(oldest.slot, oldest.explain)
+        self._look()
+
+    def _look(self) -> None:
+        for each in self._standing:
+            if not each.slot.is_clean:
+                error = each.explain(each.slot)
+                each.slot.clean()
+                if error is not None:
+                    raise error
 
     def settle(self, slot: Slot, explain: Explain) -> None:
         """Give back the slot of a call that is done, and raise what it found."""

@@ -26,7 +26,8 @@ class Slab:
         self._lane = lane
         self._reads = {name: array[(*place, ...)] for name, array in plan.problem.reads.items()}
         self.shape = self._reads["x"].shape
-        self._results: list[tuple[Array, Array]] = []  # where they are put, and where they come
+        self._parts: list[tuple[CardArray, Array]] = []  # what comes back, and where to
+        self._results: list[tuple[Array, Array]] = []  # where they are put in the end, and where they came
 
     def start(self) -> None:
         """Fill the lane's buffer, and enqueue the copies and the kernel."""
@@ -42,15 +43,15 @@ class Slab:
         lane.reset(_bytes(sources | flat | fixed | writes | rows) + padded(8 * int(np.prod(partial))))
         given = {name: self._sent(array, self._reads[name].shape) for name, array in sources.items()}
         given |= {name: self._sent(array, array.shape) for name, array in (flat | fixed).items()}
-        sent = lane.used
         if plan.partial is not None:
             self.sums, given["sums"] = lane.place(partial, _FLOAT64)
+            self._parts.append((given["sums"], self.sums))
         given |= {name: self._awaited(array) for name, array in (writes | rows).items()}
         views = {name: given[name].reshape(normal) for name in (*sources, *writes)}
-        lane.send(0, sent)
         options = {**plan.fixed, **_whole_weight(plan)} | given | views | ({"block": block} if block else {})
         plan.kernel(lane.backend)(**options)(0, units)
-        lane.fetch(sent, sent + padded(self.sums.nbytes) if plan.scratch and self.sums is not None else lane.used)
+        for there, here in self._parts:
+            lane.fetch(there, here)
 
     def finish(self) -> int:
         """Wait for the card, give the kernel's status, and put the results where they belong if there is no offence."""
@@ -58,7 +59,7 @@ class Slab:
         lane.card.wait_for_stream(lane.stream)
         status = lane.slot.found()
         lane.slot.clean()
-        if status < 0 and not self.plan.scratch:
+        if status < 0:
             for target, source in self._results:
                 move(target, source)
         return status
@@ -85,13 +86,24 @@ class Slab:
         return block, -(-units // block)
 
     def _sent(self, array: Array, shape: Shape) -> CardArray:
+        """Send an array, which is then seen in another shape."""
         here, there = self._lane.place(array.shape, array.dtype.newbyteorder("="))
-        move(here, array)
+        if self._lane.is_direct(array):
+            here = array
+        else:
+            move(here, array)
+        self._lane.send(there, here)
         return there if array.shape == shape else there.broadcast_to(shape)
 
     def _awaited(self, array: Array) -> CardArray:
+        """Make room for an array that is written, and see to it that it comes back if it is wanted."""
         here, there = self._lane.place(array.shape, array.dtype.newbyteorder("="))
-        self._results.append((array, here))
+        if not self.plan.scratch:
+            if self._lane.is_direct(array):
+                here = array
+            else:
+                self._results.append((array, here))
+            self._parts.append((there, here))
         return there
 
 
