@@ -1,5 +1,6 @@
 """What every test can ask for: a backend, a random generator; and what a whole run must keep to."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 
 from fusedloss import backends
+
+gc.set_threshold(50_000)
+"""Compiling makes objects by the hundred thousand: looking for cycles among them as often as usual takes a fifth of it."""
 
 IN_CI = os.environ.get("CI") == "true"
 

@@ -1,5 +1,6 @@
 """What the tests of the kernels share: which backends there are, the kernels called plainly, and how close is close."""
 
+import importlib
 from types import ModuleType
 from typing import Any
 
@@ -7,11 +8,17 @@ import ml_dtypes
 import numpy as np
 from fusedloss.kernels import SEGMENT
 
-KERNELS = ["reference", "cpu"]
+KERNELS = ["reference", "cpu", "cuda"]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)]
 WIDE = [np.dtype(np.float32), np.dtype(np.float64)]
+
+
+def kernels_of(backend: str) -> ModuleType:
+    """The kernels of a backend, as functions of NumPy arrays."""
+    return importlib.import_module("cuda_kernels" if backend == "cuda" else f"fusedloss.kernels.{backend}")
+
 
 LOSS_OPTIONS: dict[str, dict[str, Any]] = {
     "cross_entropy": {

@@ -106,6 +106,40 @@ def test_elements(m, code):
     assert not found.calls
 
 
+def test_loops_over_tuples_are_unrolled(m):
+    load16, unpack, peek, poke = m.load16, m.unpack("f4"), m.peek("f4"), m.poke("f4")
+
+    @m.jit
+    def product(items, k, a):
+        return items[0] * (peek(a + 4 * k) if k < 3 else items[0])
+
+    @m.jit
+    def more(state, items, k, a):
+        return state + items[0] * a
+
+    @m.jit
+    def plus(a, b):
+        return a + b
+
+    @m.jit
+    def words(k, at):
+        return load16(at + 16 * k)
+
+    two, times, total, on = m.table(words, 2), m.each(product), m.fold(plus), m.chain(more)
+
+    def kernel(x, out):
+        first, second = two(x)
+        reals = unpack(first)
+        poke(out, total(times((reals,), x + 256)))
+        poke(out + 4, on(reals[0], (unpack(second),), reals[1]))
+
+    found = assembled(kernel, (9, 0, "a"))
+    assert found.count("LDG.E.NA.128") == 2
+    assert found.count("FMUL") == found.count("FADD") + 1 == 8
+    assert not found.calls
+    assert found.count("BRA") == 1  # after the end
+
+
 def test_agreement(m, cc):
     thread, vote_any, sync_any, shuffle_xor = m.thread, m.vote_any, m.sync_any, m.shuffle_xor
     peek, number, poke, wide, atomic_least = m.peek("f4"), m.peek("i8"), m.poke("f8"), m.wide, m.atomic_least

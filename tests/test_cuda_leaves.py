@@ -169,6 +169,17 @@ def test_losses_of_probabilities(rng):
     np.testing.assert_allclose(gradient, (p - y) / (p * (1 - p)), rtol=1e-13)
 
 
+# ---- tuples ----------------------------------------------------------------------------------------------------------
+
+
+def test_loops_over_tuples():
+    assert m.table(lambda k, a: (k, a), 3)("x") == ((0, "x"), (1, "x"), (2, "x"))
+    assert m.each(lambda items, k, a: (*items, k, a))(((5, 6), (7, 8)), "x") == ((5, 7, 0, "x"), (6, 8, 1, "x"))
+    assert m.fold(lambda p, q: f"({p}{q})")(("a", "b", "c", "d", "e")) == "(((ab)(cd))e)"
+    assert m.fold(min)((3,)) == 3
+    assert m.chain(lambda state, items, k, a: (*state, *items, k, a))((0,), ((5, 6),), 9) == (0, 5, 0, 9, 6, 1, 9)
+
+
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-from kernel_cases import BFLOAT16, DTYPES, KERNELS, WIDE, assert_close, bits, offence, result_dtype, row_loss
+from kernel_cases import BFLOAT16, DTYPES, KERNELS, WIDE, assert_close, bits, offence, kernels_of, result_dtype, row_loss
 
 INF, NAN = np.inf, np.nan
 
 
 @pytest.fixture(params=KERNELS)
 def kernels(request):
-    return importlib.import_module(f"fusedloss.kernels.{request.param}")
+    return kernels_of(request.param)
 
 
 def column_of(values, dtype=np.float32):
