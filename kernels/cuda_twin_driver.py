@@ -14,8 +14,8 @@ from .cuda_twin_shared import ROOM
 
 __all__ = [
     "CudaError", "allocate", "capability", "context", "copy", "count", "destroy_event", "destroy_stream", "device_of",
-    "event", "finished", "free", "is_pinned", "memory", "multiprocessors", "name", "pin", "record", "shared_limit", "stream",
-    "synchronize", "unpin", "wait_event", "wait_for", "why_not",
+    "event", "finished", "free", "is_pinned", "memory", "multiprocessors", "name", "pin", "record", "shared_limit",
+    "stream", "synchronize", "unpin", "wait_event", "wait_for", "why_not",
 ]  # fmt: skip
 
 MEMORY = 1 << 36
