@@ -114,12 +114,12 @@ def device_functions(options: CudaOptions) -> SimpleNamespace:
 def no_sums(options: CudaOptions) -> Any:
     """Sums over nothing, relative to a reference that is known, or the least there is."""
     real, online = options.real_type, options.online
-    minus, lowest = real(-math.inf), real(LOWEST)
+    minus, lowest, zero = real(-math.inf), real(LOWEST), np.float64(0)
 
     @jit
     def start(reference: Any) -> Any:
         base = lowest if online else reference
-        return minus, base, (0.0, 0.0, 0.0), (0, -1), (0.0, 0.0, 0.0, 0.0)
+        return minus, base, (zero, zero, zero), (0, -1), (zero, zero, zero, zero)
 
     return start
 
