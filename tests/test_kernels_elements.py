@@ -7,7 +7,18 @@ import pytest
 import scipy.special
 import torch
 from fusedloss.kernels import SEGMENT
-from kernel_cases import DTYPES, KERNELS, LOSS_OPTIONS, WIDE, assert_close, bits, element_loss, result_dtype, spans
+from kernel_cases import (
+    DTYPES,
+    KERNELS,
+    LOSS_OPTIONS,
+    WIDE,
+    assert_close,
+    bits,
+    element_loss,
+    result_dtype,
+    row_loss,
+    spans,
+)
 
 INF, NAN = np.inf, np.nan
 SHAPES = [(40, 7), (3, SEGMENT), (2, 3 * SEGMENT + 5), (1, 20 * SEGMENT), (20_000, 1)]
@@ -163,6 +174,31 @@ def test_binary_log_loss_table_and_edges(kernels):
     tiny = np.array([[1e-30, 1e-9]], np.float32)
     loss, _, _ = element_loss(kernels, "binary_log_loss", tiny, np.zeros((1, 2), bool))
     assert_close(loss, tiny.astype(np.float64), 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_probabilities_are_clipped_as_the_arithmetic_has_them(kernels, dtype):
+    p, y = np.array([[1, 0, 1, 0]], dtype), np.array([[0, 1, 1, 0]])
+    loss, _, grad = element_loss(kernels, "binary_log_loss", p, y, eps=1e-7)
+    real = result_dtype(p).type
+    high = real(1) - real(1e-7)  # in float32 it is 1 - 1.19e-7, as it is to Keras
+    surely_wrong, right = -np.log1p(-float(high)), -np.log(float(high))
+    assert_close(loss, [[surely_wrong, -np.log(1e-7), right, -np.log1p(-1e-7)]], 2)
+    assert (grad == 0).all()
+    loss, _ = row_loss(kernels, "log_loss", p.reshape(1, 4, 1), np.eye(4)[2].reshape(1, 4, 1), eps=1e-7)
+    assert_close(loss, [right], 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_is_surely_right_loses_a_positive_zero(kernels, dtype):
+    p, y = np.array([[0, 1]], dtype), np.array([[False, True]])
+    for loss in (
+        element_loss(kernels, "binary_log_loss", p, y)[0],
+        element_loss(kernels, "mse", p, y)[0],
+        row_loss(kernels, "log_loss", p.reshape(1, 2, 1), np.array([1]))[0],
+    ):
+        assert (loss == 0).all()
+        assert not np.signbit(loss).any()
 
 
 def test_the_first_value_that_is_no_probability_is_the_offence(kernels):

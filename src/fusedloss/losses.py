@@ -243,7 +243,7 @@ def log_loss(
     target, axis, class_weight, sample_weight, ignore_index, label_smoothing
         As in `cross_entropy`.
     eps : float
-        How far from 0 and 1 probabilities are clipped, in [0, 0.5).
+        How far from 0 and 1 probabilities are clipped, in [0, 0.5); 1 − eps is rounded as the arithmetic rounds it.
     log_eps : float
         What is added inside the logarithm, at least 0.
     normalize : bool
