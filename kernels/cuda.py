@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import cuda_card, cuda_parts
+from .cuda_bind_elements import ElementKernels, address, code_of
+from .cuda_bind_sums import SumKernels
 from .cuda_compile import Kernel
 from .cuda_lanes import TILE_BYTES, make_lanes, spot
 from .cuda_ops import SIZES
@@ -51,11 +53,6 @@ THREADS = 128
 """Of a block that has several rows."""
 BLOCKS = 32
 """Blocks that a multiprocessor is given, one after the other or together."""
-
-
-def code_of(dtype: np.dtype[Any]) -> str:
-    """How elements of a dtype lie in memory."""
-    return "bf" if dtype.name == "bfloat16" else "b1" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize}"
 
 
 def geometry(x: Any, out: Any, soft: Any) -> Geometry:
@@ -104,11 +101,6 @@ def _shared(options: CudaOptions, classes: int, device: int) -> tuple[int, int]:
 _PLACES = struct.Struct(f"{len(cuda_parts.INTEGERS)}q{len(cuda_parts.REALS)}d")
 
 
-def address(array: Any) -> int:
-    """Where an array begins; 0 for none."""
-    return 0 if array is None else array.address
-
-
 def _number(value: Any) -> tuple[int, float]:
     """A number as an address, 0 for none, and a factor."""
     return (0, float(value)) if isinstance(value, int | float) else (value.address, 1.0)
@@ -119,7 +111,7 @@ def _curve(logit_scale: float, softcap: float | None) -> str:
     return "softcap" if softcap is not None else "scale" if logit_scale != 1.0 else ""
 
 
-class Backend:
+class Backend(ElementKernels, SumKernels):
     """The kernel contract on a queue."""
 
     def __init__(self, queue: Queue) -> None:

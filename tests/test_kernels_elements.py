@@ -26,7 +26,7 @@ SHAPES = [(40, 7), (3, SEGMENT), (2, 3 * SEGMENT + 5), (1, 20 * SEGMENT), (20_00
 
 @pytest.fixture(params=KERNELS)
 def kernels(request):
-    return importlib.import_module(f"fusedloss.kernels.{request.param}")
+    return kernels_of(request.param)
 
 
 def wide(array):
