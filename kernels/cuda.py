@@ -25,6 +25,7 @@ from .cuda_lanes import TILE_BYTES, make_lanes, spot
 from .cuda_ops import SIZES
 from .cuda_parts import CudaOptions
 from .cuda_rows import ROOM, make_rows
+from .cuda_witness import Witness
 from .row_parts import Flags
 
 Run = Callable[[int, int], int]
@@ -111,7 +112,7 @@ def _curve(logit_scale: float, softcap: float | None) -> str:
     return "softcap" if softcap is not None else "scale" if logit_scale != 1.0 else ""
 
 
-class Backend(ElementKernels, SumKernels):
+class Backend(ElementKernels, SumKernels, Witness):
     """The kernel contract on a queue."""
 
     def __init__(self, queue: Queue) -> None:

@@ -4,6 +4,8 @@ import gc
 import os
 from collections.abc import Iterator
 
+os.environ.setdefault("FUSEDLOSS_CUDA_SIMULATOR", "1")  # 0: on a card
+
 import hypothesis
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from fusedloss import backends
 
 gc.set_threshold(50_000)
-"""Compiling makes objects by the hundred thousand: looking for cycles among them as often as usual takes a fifth of it."""
+"""Compiling makes objects by the hundred thousand: a fifth of its time would go into looking for cycles."""
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -35,6 +37,22 @@ def on_numpy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     backends._resolve.cache_clear()
     yield
     backends._resolve.cache_clear()
+
+
+@pytest.fixture
+def no_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Let there be no CUDA, for the reason that is given."""
+    reason = "there is no CUDA device"
+
+    def forget() -> None:
+        for cached in (backends._resolve, backends._load):
+            cached.cache_clear()
+
+    for module in ("card", "adopting"):
+        monkeypatch.setattr(f"fusedloss.cuda.{module}.why_not", lambda: reason)
+    forget()
+    yield reason
+    forget()
 
 
 @pytest.fixture

@@ -201,6 +201,10 @@ class TestOtherCommands:
             assert text in out
         assert float(out.partition("top-5")[0].partition("accuracy")[2]) > 0.95
 
+    def test_info_without_a_card(self, capsys, no_card):
+        assert main(["info"]) == 0
+        assert f"device cuda   {no_card}" in capsys.readouterr().out
+
     def test_info(self, capsys):
         assert main(["info"]) == 0
         out = capsys.readouterr().out
@@ -209,7 +213,7 @@ class TestOtherCommands:
         assert items["numpy"] == np.__version__
         assert items["threads"] == str(fl.get_num_threads())
         assert items["device numpy"] == "available"
-        assert items["device cuda"] != "available"
+        assert items["device cuda"] == fl.devices()["cuda"].name
         assert items["processor"]
         assert items["cache"]
 

@@ -106,10 +106,9 @@ class TestDescription:
         del tensor
         assert producer.returned == 1
 
-    @pytest.mark.parametrize(("device", "where"), [(2, "a CUDA device"), (10, "DLPack type 10")])
-    def test_elsewhere(self, device, where):
-        producer = Producer(np.zeros((3, 4)), device_type=device)
-        with pytest.raises(fl.DeviceError, match=f"x is on .*{where}, expected host memory"):
+    def test_elsewhere(self):
+        producer = Producer(np.zeros((3, 4)), device_type=10)
+        with pytest.raises(fl.DeviceError, match="x is on .*DLPack type 10, expected host memory or a CUDA device"):
             fl.softmax(producer)
         assert producer.returned == 1
 
