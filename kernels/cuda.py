@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import cuda_card, cuda_parts
-from .cuda_bind_elements import ElementKernels
+from .cuda_bind_elements import ElementKernels, address, code_of
 from .cuda_bind_sums import SumKernels
 from .cuda_compile import Kernel
 from .cuda_lanes import TILE_BYTES, make_lanes, spot
@@ -54,11 +54,6 @@ THREADS = 128
 """Of a block that has several rows."""
 BLOCKS = 32
 """Blocks that a multiprocessor is given, one after the other or together."""
-
-
-def code_of(dtype: np.dtype[Any]) -> str:
-    """How elements of a dtype lie in memory."""
-    return "bf" if dtype.name == "bfloat16" else "b1" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize}"
 
 
 def geometry(x: Any, out: Any, soft: Any) -> Geometry:
@@ -105,11 +100,6 @@ def _shared(options: CudaOptions, classes: int, device: int) -> tuple[int, int]:
 
 
 _PLACES = struct.Struct(f"{len(cuda_parts.INTEGERS)}q{len(cuda_parts.REALS)}d")
-
-
-def address(array: Any) -> int:
-    """Where an array begins; 0 for none."""
-    return 0 if array is None else array.address
 
 
 def _number(value: Any) -> tuple[int, float]:

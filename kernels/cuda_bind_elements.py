@@ -106,7 +106,8 @@ def _over_elements(
     kernel, lanes, shared = _fitted(
         formula, (rows, columns), tuple(map(form, inputs)), tuple(map(form, outputs)), sums is not None
     )
-    places = [n for array in (*inputs, *outputs) for n in ((0, 0, 0) if array is None else (array.address, *array.strides))]
+    given = [(0, 0, 0) if array is None else (array.address, *array.strides) for array in (*inputs, *outputs)]
+    places = [number for three in given for number in three]
     factor, scale = scale_of(settings["grad_scale"])
     reals = *(settings[name] for name in SETTINGS[:-1]), factor, threshold
     head = columns, max(-(-columns // SEGMENT), 1), *places, address(sums), scale, queue.status

@@ -13,7 +13,7 @@ import pytest
 from fusedloss import backends
 
 gc.set_threshold(50_000)
-"""Compiling makes objects by the hundred thousand: looking for cycles among them as often as usual takes a fifth of it."""
+"""Compiling makes objects by the hundred thousand: a fifth of its time would go into looking for cycles."""
 
 IN_CI = os.environ.get("CI") == "true"
 

@@ -4,6 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 from fusedloss.kernels import cuda, cuda_card
+from fusedloss.kernels.cuda_card import SIMULATED
+
+__all__ = ["SIMULATED"]
 
 NONE = 2**63 - 1
 ALIGNMENT = 256

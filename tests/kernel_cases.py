@@ -20,6 +20,11 @@ def kernels_of(backend: str) -> ModuleType:
     return importlib.import_module("cuda_kernels" if backend == "cuda" else f"fusedloss.kernels.{backend}")
 
 
+def is_simulated(kernels: ModuleType) -> bool:
+    """Tell kernels that plain Python runs, a microsecond or two for each thing they do."""
+    return getattr(kernels, "SIMULATED", False)
+
+
 LOSS_OPTIONS: dict[str, dict[str, Any]] = {
     "cross_entropy": {
         "class_weight": None, "sample_weight": None, "ignore_index": -100, "label_smoothing": 0.0, "z_loss": 0.0,

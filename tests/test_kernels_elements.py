@@ -1,24 +1,14 @@
 """The contract of the elementwise kernels, on every backend."""
 
-import importlib
-
 import numpy as np
 import pytest
 import scipy.special
 import torch
 from fusedloss.kernels import SEGMENT
 from kernel_cases import (
-    DTYPES,
-    KERNELS,
-    LOSS_OPTIONS,
-    WIDE,
-    assert_close,
-    bits,
-    element_loss,
-    result_dtype,
-    row_loss,
-    spans,
-)
+    DTYPES, KERNELS, LOSS_OPTIONS, WIDE, assert_close, bits, element_loss, is_simulated, kernels_of, result_dtype,
+    row_loss, spans,
+)  # fmt: skip
 
 INF, NAN = np.inf, np.nan
 SHAPES = [(40, 7), (3, SEGMENT), (2, 3 * SEGMENT + 5), (1, 20 * SEGMENT), (20_000, 1)]
@@ -26,7 +16,7 @@ SHAPES = [(40, 7), (3, SEGMENT), (2, 3 * SEGMENT + 5), (1, 20 * SEGMENT), (20_00
 
 @pytest.fixture(params=KERNELS)
 def kernels(request):
-    return importlib.import_module(f"fusedloss.kernels.{request.param}")
+    return kernels_of(request.param)
 
 
 def wide(array):
