@@ -1,4 +1,4 @@
-"""Calls on a card wait for nothing: what is wrong is said later, once; streams wait for each other; faults end a call."""
+"""Calls on a card wait for nothing: what is wrong is said later, once. Streams wait for others; faults end a call."""
 
 import math
 import re

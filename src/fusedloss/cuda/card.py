@@ -3,9 +3,10 @@
 import ctypes
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
@@ -111,6 +112,7 @@ class Card:
         self._entered = threading.local()
         self.failures: Any = _driver().CudaError
         self._process = os.getpid()
+        self._garbage: deque[Callable[[], None]] = deque()
         _used.append(self)
 
     def __enter__(self) -> "Card":
@@ -156,11 +158,29 @@ class Card:
     def allocate(self, nbytes: int, stream: int) -> "Memory":
         """Allocate memory of the card in the order of a stream."""
         size = max(nbytes, 1)
+        self._sweep()
         return Memory(self, _driver().allocate(self.index, size, stream), size, stream)
 
     def pinned(self, nbytes: int) -> "Pinned":
         """Allocate host memory that the card reads and writes by itself."""
+        self._sweep()
         return Pinned(self, nbytes, *_driver().pin(nbytes))
+
+    def discard(self, free: Callable[[], None]) -> None:
+        """Give memory back, from wherever its last reference was dropped.
+
+        That may be a garbage collection amid a simulated kernel, which must find its memory as it was: the simulated
+        card does so when it is next asked for memory.
+        """
+        if is_simulated():
+            self._garbage.append(free)
+        else:
+            with suppress(Exception), self._context:  # it may be gone, at the end of the process
+                free()
+
+    def _sweep(self) -> None:
+        while self._garbage:
+            self._garbage.popleft()()
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         """Enqueue a copy of bytes; to or from pinned memory it does not hold up the caller."""
@@ -243,8 +263,7 @@ class Memory:
         return CardArray(address, shape, strides, dtype, self._card.index, False, self, self.stream, kind)
 
     def __del__(self) -> None:
-        with suppress(Exception), self._card:  # the context may be gone, at the end of the process
-            self._free(self._card.index, self.address, self.stream)
+        self._card.discard(partial(self._free, self._card.index, self.address, self.stream))
 
 
 class Pinned:
@@ -264,8 +283,7 @@ class Pinned:
         return part.reshape(shape)
 
     def __del__(self) -> None:
-        with suppress(Exception), self._card:
-            self._free(self.address)
+        self._card.discard(partial(self._free, self.address))
 
 
 def device_of(address: int) -> int | None:
