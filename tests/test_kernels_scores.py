@@ -136,8 +136,9 @@ def test_bins_are_closed_above(kernels, bins):
     edges = np.arange(bins + 1) / bins
     confidence = np.concatenate([edges, np.nextafter(edges[:-1], 1), np.nextafter(edges[1:], 0), [NAN]])
     want = np.concatenate([np.maximum(np.arange(bins + 1) - 1, 0), np.arange(bins), np.arange(bins)])
-    rows, zeros = len(confidence), np.zeros(len(confidence))
+    rows = len(confidence)
     for dtype in (np.float64, np.float32):
+        zeros = np.zeros(rows, dtype)
         if dtype == np.float32:
             confidence = confidence.astype(np.float32)
             want = [next(b for b in range(bins) if c <= (b + 1) / bins) for c in confidence[:-1].astype(np.float64)]
