@@ -10,8 +10,8 @@ import pytest
 
 from fusedloss import backends
 
-gc.set_threshold(50_000)
-"""Compiling makes objects by the hundred thousand: looking for cycles among them as often as usual takes a fifth of it."""
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest has a core: PyTorch's threads would spin for another
+gc.set_threshold(50_000)  # compiling makes so many objects that a fifth of its time goes into looking for cycles
 
 IN_CI = os.environ.get("CI") == "true"
 
