@@ -15,8 +15,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from . import cuda_card, cuda_parts
 from .cuda_bind_elements import ElementKernels, address, code_of
 from .cuda_bind_sums import SumKernels
@@ -64,7 +62,7 @@ def geometry(x: Any, out: Any, soft: Any) -> Geometry:
     if classes > 1 and step != size:
         return Geometry(1, THREADS)
     row = classes * size
-    if row <= TILE_BYTES and soft is None and inner == 1:
+    if row <= TILE_BYTES and inner == 1:
         following = x.shape[0] == 1 or outer == row
         if following and (out is None or (_dense(out, size) and (x.shape[0] == 1 or out.strides[0] == row))):
             return Geometry(1, THREADS, tiled=True)

@@ -12,8 +12,8 @@ import pytest
 
 from fusedloss import backends
 
-gc.set_threshold(50_000)
-"""Compiling makes objects by the hundred thousand: a fifth of its time would go into looking for cycles."""
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest has a core: PyTorch's threads would spin for another
+gc.set_threshold(50_000)  # compiling makes so many objects that a fifth of its time goes into looking for cycles
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -22,7 +22,7 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 
-@pytest.fixture(params=["numpy", "cpu"])
+@pytest.fixture(params=["numpy", "cpu", "cuda"])
 def backend(request: pytest.FixtureRequest) -> str:
     """A ``device=`` of the library; a test that asks for it runs once on each."""
     if request.param == "cpu":

@@ -12,7 +12,8 @@ KERNELS = ["reference", "cpu", "cuda"]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)]
-WIDE = [np.dtype(np.float32), np.dtype(np.float64)]
+NARROW, WIDE = DTYPES[:2], DTYPES[2:]
+"""Those of 16 bits, widened as they are loaded and rounded as they are stored; and those of the arithmetic itself."""
 
 
 def kernels_of(backend: str) -> ModuleType:

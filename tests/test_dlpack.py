@@ -24,6 +24,14 @@ DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8",
 FRAMEWORKS = [name for name in ("torch", "jax", "tensorflow") if find_spec(name)]
 
 
+@pytest.fixture(autouse=True)
+def _collect_what_is_new():
+    """Whole libraries are imported: to look through them takes the collector a second each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def address(array):
     return array.__array_interface__["data"][0]
 
