@@ -32,6 +32,7 @@ MOST_BLOCKS = 1 << 20
 _elements, _probs = (lru_cache(maxsize=None)(make) for make in (make_elements, make_probs))
 
 
+@lru_cache(maxsize=64)
 def code_of(dtype: np.dtype[Any]) -> str:
     """The element code of a dtype."""
     return "bf" if dtype.name == "bfloat16" else "b1" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize}"
