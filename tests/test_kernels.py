@@ -9,7 +9,17 @@ import pytest
 import scipy.special
 import torch
 from kernel_cases import (
-    DTYPES, KERNELS, NARROW, WIDE, assert_close, bits, is_simulated, kernels_of, offence, result_dtype, row_loss,
+    DTYPES,
+    KERNELS,
+    NARROW,
+    WIDE,
+    assert_close,
+    bits,
+    is_simulated,
+    kernels_of,
+    offence,
+    result_dtype,
+    row_loss,
 )  # fmt: skip
 
 INF, NAN = np.inf, np.nan

@@ -8,8 +8,19 @@ import scipy.special
 import torch
 from fusedloss.kernels import SEGMENT
 from kernel_cases import (
-    DTYPES, KERNELS, LOSS_OPTIONS, NARROW, WIDE, assert_close, bits, element_loss, is_simulated, kernels_of,
-    result_dtype, row_loss, spans,
+    DTYPES,
+    KERNELS,
+    LOSS_OPTIONS,
+    NARROW,
+    WIDE,
+    assert_close,
+    bits,
+    element_loss,
+    is_simulated,
+    kernels_of,
+    result_dtype,
+    row_loss,
+    spans,
 )  # fmt: skip
 
 INF, NAN = np.inf, np.nan
