@@ -22,12 +22,10 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 
-@pytest.fixture(params=["numpy", "cpu", "cuda"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """A ``device=`` of the library; a test that asks for it runs once on each."""
-    if request.param == "cpu":
-        pytest.importorskip("numba")
-    return request.param
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a ``backend``, a ``device=`` of the library, on each; or on those its module names."""
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", getattr(metafunc.module, "BACKENDS", ["numpy", "cpu", "cuda"]))
 
 
 @pytest.fixture

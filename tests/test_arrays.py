@@ -11,6 +11,8 @@ import torch
 import fusedloss as fl
 from fusedloss.arrays import adopt, give
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 

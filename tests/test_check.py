@@ -7,6 +7,8 @@ import pytest
 
 import fusedloss as fl
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 X = np.zeros((4, 10), np.float32)
 P = np.full((4, 10), 0.1)
 HARD = np.zeros(4, np.int64)

@@ -11,6 +11,8 @@ from cli_files import CLASSES, ROWS, Files
 import fusedloss as fl
 from fusedloss.cli import main
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 FIELDS = ("nll", "log_normalizer", "prediction", "confidence", "entropy", "rank", "brier")
 
 

@@ -18,6 +18,8 @@ import fusedloss as fl
 from fusedloss import dlpack
 from fusedloss.arrays import adopt, give
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 PRODUCERS = [Producer, OldProducer]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16", BFLOAT16]
