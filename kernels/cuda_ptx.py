@@ -1,6 +1,7 @@
 """PTX of kernels: compiled by Numba's CUDA target, kept on disk where Numba keeps the CPU's kernels.
 
-No dispatcher of Numba's is involved, no linker and no context of its own: the driver assembles the text.
+One text serves every card: kernels use nothing that came after compute capability 8.0, and the driver assembles the
+text for the card that it finds. No dispatcher of Numba's is involved, no linker and no context of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from numba.cuda import compiler, dispatcher, types
 
 from .jit import stamp
 
+CC = (8, 0)
+"""The least compute capability that kernels run on, for which they are compiled."""
 ENTRY = "fusedloss_kernel"
 """The name of the one kernel in any PTX of ours."""
 COMPILERS = ("numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu12", "llvmlite")
@@ -71,37 +74,38 @@ def _write(path: Path, ptx: str) -> None:
             raise
 
 
-def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, threads: int, cc: Any) -> str:
-    """The PTX of a kernel for a compute capability, such as (9, 0): from the disk, or compiled and put there."""
+def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, threads: int, resident: int = 0) -> str:
+    """The PTX of a kernel: from the disk, or compiled and put there."""
     folder = _folder()
     if folder is None:
-        return compiled(function, integers, reals, threads, cc)
-    digest = hashlib.sha256(repr((key, integers, reals, threads, cc)).encode()).hexdigest()[:40]
+        return compiled(function, integers, reals, threads, resident)
+    digest = hashlib.sha256(repr((key, integers, reals, threads, resident)).encode()).hexdigest()[:40]
     path = folder / f"fusedloss.{digest}.ptx"
     ptx = _read(path)
     if ptx is None:
-        ptx = compiled(function, integers, reals, threads, cc)
+        ptx = compiled(function, integers, reals, threads, resident)
         _write(path, ptx)
     return ptx
 
 
-def compiled(function: Callable[..., None], integers: int, reals: int, threads: int, cc: Any) -> str:
+def compiled(function: Callable[..., None], integers: int, reals: int, threads: int, resident: int = 0) -> str:
     """The PTX of a kernel, compiled now."""
     signature = (types.int64,) * integers + (types.float64,) * reals
-    options = {"device": False, "abi": "numba", "cc": cc, "launch_bounds": threads}
-    with compiler.global_compiler_lock, _no_device(cc):
+    bounds = (threads, resident // threads) if resident else threads
+    options = {"device": False, "abi": "numba", "cc": CC, "launch_bounds": bounds}
+    with compiler.global_compiler_lock, _no_device():
         library, _ = compiler._compile_pyfunc_with_fixup(function, signature, **options)
         _tell_nvvm(library)
-        ptx = library.get_asm_str(cc=cc)
+        ptx = library.get_asm_str(cc=CC)
     (mangled,) = re.findall(r"\.visible \.entry (\S+?)\(", ptx)
     ptx = re.sub(r"\.common \.global .*NumbaEnv.*;\n", "", ptx)  # Numba's constants, of which kernels have none
     return ptx.replace(mangled, ENTRY)
 
 
 @contextlib.contextmanager
-def _no_device(cc: Any) -> Iterator[None]:
+def _no_device() -> Iterator[None]:
     """Let Numba compile device functions without a driver: it asks the current device for what it was told."""
-    asked, told = dispatcher.get_current_device, SimpleNamespace(compute_capability=cc[:2])
+    asked, told = dispatcher.get_current_device, SimpleNamespace(compute_capability=CC)
     dispatcher.get_current_device = lambda: told
     try:
         yield

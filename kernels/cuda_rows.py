@@ -45,8 +45,11 @@ ROOM = SLOTS * SLOT
 """Where a row begins in shared memory."""
 
 
-def row_loader(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> Any:
-    """Load the 16 bytes number k of a row as logits, and leave them in shared memory as they lie in memory."""
+def row_loader(options: CudaOptions, device: SimpleNamespace, shifted: bool, careful: bool) -> Any:
+    """Load the 16 bytes number k of a row as logits, and leave them in shared memory as they lie in memory.
+
+    A careful one never loads past the row's end, where it is cut from two loads.
+    """
     code, lanes, size, staged = options.logits, options.lanes, SIZES[options.logits], options.output != ""
     spread, one, transform = unpack(code), peek(code), device.transform
 
@@ -63,7 +66,7 @@ def row_loader(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> 
     @jit
     def load(row: Any, k: Any, curve: Any) -> Any:
         at, shift, safe, kept, room = row
-        if shifted and k >= safe:
+        if shifted and careful and k >= safe:
             return apart((at + 16 * k, curve))
         words = load16_kept(at - shift + 16 * k) if shifted else load16(at + 16 * k)
         if staged and k < kept:
@@ -146,13 +149,18 @@ def operand_loader(options: CudaOptions, lanes: int) -> Any:
 def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> Any:
     """A thread's sums over its share of a row; what is left of the row after the last 16 bytes goes to thread 0."""
     lanes, group, size, start = options.lanes, options.group, SIZES[options.logits], no_sums(options)
-    load, rest, add = row_loader(options, device, shifted), rest_loader(options, device), batch(options, device)
+    rest, add = rest_loader(options, device), batch(options, device)
     (operands, some_operands), stride, flight = operand_loader(options, lanes), group * lanes, options.vectors
 
-    @jit
-    def load_next(j: Any, a: Any) -> Any:
-        row, k, curve = a
-        return load(row, k + j * group, curve)
+    def loader(careful: bool, n: int) -> Any:
+        load = row_loader(options, device, shifted, careful)
+
+        @jit
+        def load_next(j: Any, a: Any) -> Any:
+            row, k, curve = a
+            return load(row, k + j * group, curve)
+
+        return table(load_next, n)
 
     @jit
     def targets_next(items: Any, j: Any, a: Any) -> Any:
@@ -164,18 +172,18 @@ def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) ->
         beside, c, target = a
         return operands(items[0], beside, c + j * stride, target)[1]
 
-    several, single, targets, weights = (
-        table(load_next, flight),
-        table(load_next, 1),
-        each(targets_next),
-        each(weights_next),
-    )
+    several, last, single = loader(False, flight), loader(True, flight), loader(True, 1)
+    targets, weights = each(targets_next), each(weights_next)
 
     @jit
     def sums(row: Any, beside: Any, classes: Any, lane: Any, reference: Any, aimed: Any, curve: Any) -> Any:
         state, k, vectors, target = start(reference), lane, classes // lanes, aimed[0]
         while k + (flight - 1) * group < vectors:
-            z, c = several((row, k, curve)), k * lanes
+            c = k * lanes
+            if shifted and k + (flight - 1) * group >= row[2]:
+                z = last((row, k, curve))
+            else:
+                z = several((row, k, curve))
             y, w = targets((z,), (beside, c, target)), weights((z,), (beside, c, target))
             state = add(state, z, y, w, c, stride, aimed)
             k += flight * group

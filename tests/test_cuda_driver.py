@@ -91,7 +91,7 @@ def test_without_what_it_needs_there_is_a_reason(talk):
 def test_a_kernel_is_loaded_once_and_launched_with_its_arguments(talk):
     told = talk("""
 from fusedloss.kernels import cuda_compile
-cuda_compile.ptx_of = lambda kernel, cc: f"ptx of {kernel.key} for {cc}"
+cuda_compile.ptx_of = lambda kernel: f"ptx of {kernel.key}"
 kernel = cuda_compile.Kernel(None, "add", 2, 1, 128)
 call = kernel.call.pack(-7, 8, 0.5)
 kernel.launch(0, 9, 3, 1000, call)
@@ -101,7 +101,7 @@ kernel.launch(0, 0, 0, 0, call)
 """)
     arguments = "tags 1 2 0: -7 8 0.5"
     assert told == [
-        "push 40", "load ptx of add for (9, 5) options 2: 5 6 8192, 0", "kernel fusedloss_kernel of 5",
+        "push 40", "load ptx of add options 2: 5 6 8192, 0", "kernel fusedloss_kernel of 5",
         "attribute 8 of 6 on 40: 232448", "pop",
         "push 40", f"launch 6: 3 1 1 x 128 1 1, 1000 bytes, stream 9, 0; {arguments}", "pop",
         "push 40", f"launch 6: 2147483647 1 1 x 128 1 1, 0 bytes, stream 0, 0; {arguments}", "pop",
