@@ -22,6 +22,7 @@ from .cpu_lanes import make_lanes
 from .cpu_parts import Options
 from .cpu_probs import make_probs
 from .cpu_rows import make_rows
+from .element_parts import settings_of
 from .row_parts import Flags
 from .simd import Format
 
@@ -184,9 +185,10 @@ def log_loss(x: Array, target: Array, loss: Array, grad: Array | None, *, class_
     values = {
         "inner": x.shape[2], "classes": x.shape[1], "class_weight": address(class_weight),
         "sample_weight": address(sample_weight), "ignore_index": ignore_index, "loss": address(loss),
-        "normalize": int(normalize), "smoothing": label_smoothing, "eps": eps, "log_eps": log_eps,
-        "grad_scale": grad_scale, **_placed("x", x), **_placed("target", target, "y"), **_placed("out", grad),
-    }  # fmt: skip
+        "normalize": int(normalize), **_placed("x", x), **_placed("target", target, "y"), **_placed("out", grad),
+    } | settings_of(
+        x.dtype, label_smoothing=label_smoothing, eps=eps, log_eps=log_eps, grad_scale=grad_scale, classes=x.shape[1]
+    )  # fmt: skip
     call = pack(cpu_probs.INTEGERS, cpu_probs.REALS, values)
     return bound(kernel, call, x, target, loss, grad, class_weight, sample_weight)
 
@@ -227,9 +229,8 @@ def binary_cross_entropy(x: Array, target: Array, loss: Array | None, sums: Arra
                          grad_scale: float) -> Run:  # fmt: skip
     """Bind the binary cross-entropy of logits and its gradient."""
     arrays = {"x": x, "target": target, "weight": sample_weight, "pos_weight": pos_weight, "out": grad, "loss": loss}
-    return _over_elements(
-        "binary_cross_entropy", arrays, {"smoothing": label_smoothing, "grad_scale": grad_scale}, sums
-    )
+    settings = settings_of(x.dtype, label_smoothing=label_smoothing, grad_scale=grad_scale)
+    return _over_elements("binary_cross_entropy", arrays, settings, sums)
 
 
 def binary_log_loss(x: Array, target: Array, loss: Array | None, sums: Array | None, grad: Array | None, *,
@@ -237,15 +238,15 @@ def binary_log_loss(x: Array, target: Array, loss: Array | None, sums: Array | N
                     grad_scale: float) -> Run:  # fmt: skip
     """Bind the binary cross-entropy of probabilities and its gradient."""
     arrays = {"x": x, "target": target, "weight": sample_weight, "out": grad, "loss": loss}
-    values = {"smoothing": label_smoothing, "eps": eps, "log_eps": log_eps, "grad_scale": grad_scale}
-    return _over_elements("binary_log_loss", arrays, values, sums)
+    settings = settings_of(x.dtype, label_smoothing=label_smoothing, eps=eps, log_eps=log_eps, grad_scale=grad_scale)
+    return _over_elements("binary_log_loss", arrays, settings, sums)
 
 
 def mse(x: Array, target: Array, loss: Array | None, sums: Array | None, grad: Array | None, *,
         sample_weight: Array | None, grad_scale: float) -> Run:  # fmt: skip
     """Bind the squared error and its gradient."""
     arrays = {"x": x, "target": target, "weight": sample_weight, "out": grad, "loss": loss}
-    return _over_elements("mse", arrays, {"grad_scale": grad_scale}, sums)
+    return _over_elements("mse", arrays, settings_of(x.dtype, grad_scale=grad_scale), sums)
 
 
 def sigmoid(x: Array, out: Array) -> Run:
@@ -255,7 +256,8 @@ def sigmoid(x: Array, out: Array) -> Run:
 
 def score_binary(x: Array, target: Array | None, *, threshold: float, **outputs: Array | None) -> Run:
     """Bind everything that one read of a binary logit tells."""
-    return _over_elements("score_binary", {"x": x, "target": target, **outputs}, {"threshold": threshold}, None)
+    settings = settings_of(x.dtype) | {"threshold": threshold}
+    return _over_elements("score_binary", {"x": x, "target": target, **outputs}, settings, None)
 
 
 # ---- tallies ---------------------------------------------------------------------------------------------------------

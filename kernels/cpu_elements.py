@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import SEGMENT, numerics, simd
+from . import SEGMENT, simd
 from .calls import integers, reals
+from .element_parts import SETTINGS, Device, element_values, pointwise
 from .jit import inline, kernel, splice
 from .memory import any_set, fence, fetch, first, poke_real, prefetch, put, stream
 from .reductions import hsum, lowest
@@ -17,7 +18,7 @@ from .simd import Format, apart, full, full_wide, narrow, select, wide
 AHEAD = 4096  # bytes
 OPERANDS = "x target weight pos_weight out loss nll probability prediction brier".split()
 INTEGERS = ["columns", "segments", *(f"{name}{part}" for name in OPERANDS for part in ("", "_row", "_col")), "sums"]
-REALS = "smoothing eps log_eps threshold grad_scale".split()
+REALS = (*SETTINGS, "threshold")
 
 
 @dataclass(frozen=True)
@@ -38,71 +39,19 @@ class ElementOptions:
         return dict(self.operands).get(name, Format(fmt.real, fmt.lanes, fmt.real, "absent"))
 
 
-def pointwise(options: ElementOptions) -> Any:
-    """The formula of one vector: (loss, gradient), or for activations and scores the values to write."""
-    real, X = np.float32 if options.logits.real == "f4" else np.float64, options.logits
-    exp, log = numerics.exponential(inline, simd, real, gradual=True), numerics.logarithm(inline, simd)
-    logit = numerics.binary_formulas(inline, simd, real, exp)
-    probability = numerics.probability_formulas(inline, simd, log)
-    logit_loss, probability_loss, sigmoid_of = logit.loss_and_gradient, probability.loss_and_gradient, logit.sigmoid
-
-    @splice
-    def smoothed(y: Any, smoothing: Any) -> Any:
-        """y and 1 - y, each smoothed: 1 - y' would lose what a small share holds."""
-        return y * (1.0 - smoothing) + 0.5 * smoothing, (1.0 - y) * (1.0 - smoothing) + 0.5 * smoothing
-
-    @splice
-    def binary_cross_entropy(x: Any, y: Any, q: Any, settings: Any) -> Any:
-        yes, no = smoothed(y, settings[0])
-        return logit_loss(x, yes * q, no)
-
-    @splice
-    def binary_log_loss(p: Any, y: Any, q: Any, settings: Any) -> Any:
-        yes, no = smoothed(wide(y), settings[0])
-        loss, gradient = probability_loss(wide(p), yes, no, settings[1], settings[2])
-        return narrow(X, loss), narrow(X, gradient)
-
-    @splice
-    def mse(x: Any, y: Any, q: Any, settings: Any) -> Any:
-        error = x - y
-        return error * error, error + error
-
-    @splice
-    def sigmoid(x: Any, y: Any, q: Any, settings: Any) -> Any:
-        return x, sigmoid_of(x)
-
-    return {
-        "binary_cross_entropy": binary_cross_entropy, "binary_log_loss": binary_log_loss, "mse": mse,
-        "sigmoid": sigmoid, "score_binary": binary_cross_entropy,
-    }[options.formula]  # fmt: skip
-
-
-def element_values(options: ElementOptions) -> Any:
-    """One vector's weighted loss and gradient, and the lanes whose probability is none."""
-    formula, checked = pointwise(options), options.formula == "binary_log_loss"
-    scaled, weighted, X = options.formula != "sigmoid", options.operand("weight").lies != "absent", options.logits
-
-    @splice
-    def values(operands: Any, mask: Any, settings: Any) -> Any:
-        x, y, w, q = operands
-        value, gradient = formula(x, y, q, settings)
-        wrong = mask & ((x < 0.0) | (x > 1.0)) if checked else first(X, 0)
-        if scaled:
-            gradient = gradient * settings[4]
-        if weighted:
-            used = w != 0.0
-            value, gradient = select(used, value * w, 0.0), select(used, gradient * w, 0.0)
-            wrong = wrong & used
-        return value, gradient, wrong
-
-    return values
+def device_of(options: ElementOptions) -> Device:
+    """The vectors that the formulas are made for."""
+    X = options.logits
+    real = np.float32 if X.real == "f4" else np.float64
+    return Device(splice, inline, simd, real, splice(lambda v: narrow(X, v)), splice(lambda: first(X, 0)))
 
 
 def element_losses(options: ElementOptions) -> Any:
     """One segment of a loss and its gradient, or of sigmoid: its sum in float64, and the first column that is wrong."""
     X, lanes = options.logits, options.logits.lanes
     XO, YO, WO, QO, GO, LO = (options.operand(name) for name in OPERANDS[:6])
-    values, checked, streamed = element_values(options), options.formula == "binary_log_loss", options.streamed
+    checked, streamed, weighted = options.formula == "binary_log_loss", options.streamed, WO.lies != "absent"
+    values = element_values(options.formula, device_of(options), weighted=weighted)
 
     @splice
     def read(at: Any, k: Any, mask: Any) -> Any:
@@ -190,8 +139,8 @@ def element_scores(options: ElementOptions) -> Any:
     """One segment of binary scores; without a target only the probability and the prediction."""
     X, lanes = options.logits, options.logits.lanes
     XO, YO, NO, PO, DO, BO = (options.operand(name) for name in (*OPERANDS[:2], *OPERANDS[6:]))
-    formula, sigmoid = pointwise(options), pointwise(ElementOptions("sigmoid", X, ()))
-    aimed = YO.lies != "absent"
+    formula, sigmoid = (pointwise(name, device_of(options)) for name in ("score_binary", "sigmoid"))
+    aimed, threshold = YO.lies != "absent", len(SETTINGS)
 
     @inline
     def scores(read: Any, to: Any, k: Any, end: Any, settings: Any) -> Any:
@@ -203,7 +152,7 @@ def element_scores(options: ElementOptions) -> Any:
             z = fetch(XO, x, xs, k, mask)
             share = sigmoid(z, z, z, settings)[1]
             put(PO, p, ps, k, mask, share)
-            put(DO, d, ds, k, mask, select(share > settings[3], full(X, 1.0), 0.0))
+            put(DO, d, ds, k, mask, select(share > settings[threshold], full(X, 1.0), 0.0))
             if aimed:
                 t = fetch(YO, y, ys, k, mask)
                 loss, miss = formula(z, t, full(X, 1.0), settings)  # the gradient is p - t

@@ -14,7 +14,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from .cpu_lane_tiles import FEW_CLASSES, lane_holder, lane_places
+from .cpu_lane_tiles import FEW_CLASSES, ROOM, lane_holder, lane_places
 from .cpu_parts import Options, arguments, device_functions
 from .jit import inline, kernel, splice
 from .memory import (
@@ -263,12 +263,13 @@ def make_lanes(options: Options) -> Any:
     def tiles(call: Any, lo: Any, hi: Any) -> Any:
         (inner, classes), (at_x, at_y, at_out), given, (loss, normalizer, to), curve, terms = unpack(call)
         class_weight, sample_weight, ignore_index = given
-        rooms, number = (hold(R, FEW_CLASSES if held else 1), hold(R, FEW_CLASSES if turned and soft else 1)), lo
+        rooms, number = (hold(R, ROOM if held else 1), hold(R, FEW_CLASSES if turned and soft else 1)), lo
+        copied = lo, lo, 0
         while number < hi:
             n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
             mask, weight = first(X, n), full_wide(X, 1.0)
-            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at = bring(
-                rooms, at, soft_at, written, at_x, at_y, at_out, mask, n, classes
+            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at, copied = bring(
+                rooms, copied, number, hi, inner, at, soft_at, written, at_x, at_y, at_out, n, classes
             )
             row, steps = (at, soft_at, class_weight), (x_step, y_step)
             if sample_weight:

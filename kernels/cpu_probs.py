@@ -10,6 +10,7 @@ from . import numerics, simd
 from .calls import integers, reals
 from .cpu_lane_tiles import lane_places, lane_positions
 from .cpu_parts import Options
+from .element_parts import SETTINGS
 from .jit import inline, kernel, splice
 from .memory import any_set, first, gather_index, load_part, peek, read, store_part, write
 from .reductions import least, lowest
@@ -19,7 +20,7 @@ INTEGERS = (
     "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "
     "out out_outer out_class out_inner loss normalize"
 ).split()
-REALS = "smoothing eps log_eps grad_scale".split()
+REALS = SETTINGS
 
 
 def class_terms(options: Options) -> SimpleNamespace:
@@ -28,13 +29,13 @@ def class_terms(options: Options) -> SimpleNamespace:
     soft, smoothed = options.target == "soft", options.smoothed
 
     @splice
-    def mass(row: Any, steps: Any, mask: Any, target: Any, c: Any, classes: Any, smoothing: Any) -> Any:
+    def mass(row: Any, steps: Any, mask: Any, target: Any, c: Any, settings: Any) -> Any:
         if soft:
             y = wide(read(Y, row[1] + c * steps[1], mask))
         else:
             y = select(target == full_index(X, c), full_wide(X, 1.0), 0.0)
         if smoothed:
-            y = y * (1.0 - smoothing) + smoothing / classes
+            y = y * settings[0] + settings[1]
         return y * wide(peek(R, row[2] + size * c)) if row[2] else y
 
     @splice
@@ -47,7 +48,7 @@ def class_terms(options: Options) -> SimpleNamespace:
 def prob_sums(options: Options, formulas: SimpleNamespace, terms: SimpleNamespace) -> Any:
     """Each lane's Σ p and the first class whose p is no probability; and its Σ y·log p and Σ gradient·p."""
     X, probability, mass = options.logits, terms.probability, terms.mass
-    log_p, clip, clipped, slope = formulas.log_p, formulas.clip, formulas.clipped, formulas.slope
+    class_loss, class_slope = formulas.class_loss, formulas.class_slope
 
     @inline
     def totals(row: Any, steps: Any, mask: Any, classes: Any, limit: Any) -> Any:
@@ -63,14 +64,13 @@ def prob_sums(options: Options, formulas: SimpleNamespace, terms: SimpleNamespac
     @inline
     def losses(row: Any, steps: Any, mask: Any, target: Any, total: Any, classes: Any, settings: Any) -> Any:
         apart()
-        smoothing, eps, log_eps, _ = settings
+        _, _, low, high, log_eps, _ = settings
         loss = dot = full_wide(X, 0.0)
         for c in range(classes):
             p = probability(row, steps, mask, c) / total
-            y = mass(row, steps, mask, target, c, classes, smoothing)
-            bounded = clip(p, eps)
-            loss = loss - select(y == 0.0, 0.0, y * log_p(bounded, log_eps))
-            dot = dot - select((y == 0.0) | clipped(p, eps), 0.0, y * slope(bounded, log_eps) * p)
+            y = mass(row, steps, mask, target, c, settings)
+            loss = loss - class_loss(p, y, low, high, log_eps)
+            dot = dot - class_slope(p, y, low, high, log_eps, p)
         return loss, dot
 
     return totals, losses
@@ -78,19 +78,18 @@ def prob_sums(options: Options, formulas: SimpleNamespace, terms: SimpleNamespac
 
 def prob_writer(options: Options, formulas: SimpleNamespace, terms: SimpleNamespace) -> Any:
     """Write the gradient: -w·y/(p + log_eps) inside the clip range, through p = q/Σq where rows are normalised."""
-    X, probability, mass = options.logits, terms.probability, terms.mass
-    clip, clipped, slope = formulas.clip, formulas.clipped, formulas.slope
+    X, probability, mass, class_slope = options.logits, terms.probability, terms.mass, formulas.class_slope
 
     @inline
     def outputs(row: Any, steps: Any, mask: Any, active: Any, out: Any, out_step: Any, target: Any, sums: Any,
                 share: Any, classes: Any, settings: Any) -> Any:  # fmt: skip
         apart()
         total, dot = sums
-        smoothing, eps, log_eps, _ = settings
+        _, _, low, high, log_eps, _ = settings
         for c in range(classes):
             p = probability(row, steps, mask, c) / total
-            y = mass(row, steps, mask, target, c, classes, smoothing)
-            g = select((y == 0.0) | clipped(p, eps), 0.0, -(y * slope(clip(p, eps), log_eps)))
+            y = mass(row, steps, mask, target, c, settings)
+            g = 0.0 - class_slope(p, y, low, high, log_eps, 1.0)
             value = select(active, (g - dot) / total * share, 0.0)
             write(X, out + out_step * c, mask, narrow(X, value))
 
@@ -142,7 +141,7 @@ def make_probs(options: Options) -> Any:
             store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value * weight, 0.0)))
             if output:
                 sums = total, dot if normalize else full_wide(X, 0.0)
-                share = weight * settings[3]
+                share = weight * settings[5]
                 outputs(row, steps, mask, active, written, out_class, target, sums, share, classes, settings)
             number += n
         return worst

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+from . import numerics
 from .jit import inline, kernel
 from .memory import peek
 from .simd import Format, wide
 
-
-@inline
-def bin_of(confidence: Any, bins: Any) -> Any:
-    """The bin b with confidence in (b/bins, (b+1)/bins], 0 for 0 too; -1 for NaN."""
-    if not confidence >= 0.0:
-        return -1
-    b = min(max(math.ceil(confidence * bins) - 1, 0), bins - 1)
-    while b > 0 and confidence <= b / bins:  # the product rounds, the edges rule
-        b -= 1
-    while b < bins - 1 and confidence > (b + 1) / bins:
-        b += 1
-    return b
+bin_of = numerics.bin_finder(inline, int)
 
 
 @kernel("tally")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import os
 import re
 import tempfile
@@ -19,7 +18,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from numba import cuda
 from numba.core.caching import FunctionCache
 from numba.cuda import compiler, dispatcher, types
 
@@ -96,7 +94,9 @@ def compiled(function: Callable[..., None], integers: int, reals: int, threads: 
     bounds = (threads, resident // threads) if resident else threads
     options = {"device": False, "abi": "numba", "cc": CC, "launch_bounds": bounds}
     with compiler.global_compiler_lock, _no_device():
-        ptx = _uncontracted(function, signature, options)
+        library, _ = compiler._compile_pyfunc_with_fixup(function, signature, **options)
+        _tell_nvvm(library)
+        ptx = library.get_asm_str(cc=CC)
     (mangled,) = re.findall(r"\.visible \.entry (\S+?)\(", ptx)
     ptx = re.sub(r"\.common \.global .*NumbaEnv.*;\n", "", ptx)  # Numba's constants, of which kernels have none
     return ptx.replace(mangled, ENTRY)
@@ -113,14 +113,16 @@ def _no_device() -> Iterator[None]:
         dispatcher.get_current_device = asked
 
 
-def _uncontracted(function: Callable[..., None], signature: Any, options: dict[str, Any]) -> str:
-    """PTX that rounds products before it adds to them, but for the kernels' own `fma`: as on the CPU.
+def _tell_nvvm(library: Any) -> None:
+    """Tell NVVM what `numba.cuda.compile` has no options for.
 
-    Where NVVM may contract, one formula can come out differently in two kernels.
+    Products are rounded before something is added to them, but for the kernels' own `fma`: as on the CPU, and so that
+    one formula comes out the same in all kernels. Functions may hold barriers and shuffles, which must not be moved
+    into branches, so they are convergent, as in CUDA C++. Each of them is given once.
     """
-    if "fma" in inspect.signature(cuda.compile).parameters:
-        ptx, _ = cuda.compile(function, signature, output="ptx", fma=False, **options)
-        return str(ptx)
-    library, _ = compiler._compile_pyfunc_with_fixup(function, signature, **options)
     library._nvvm_options["fma"] = False
-    return str(library.get_asm_str(cc=CC))
+    modules = {id(module): module for module in library.modules}.values()
+    for module in modules:
+        for function in module.functions:
+            function.attributes.add("convergent")
+    library._llvm_strs = [str(module) for module in modules]

@@ -26,7 +26,6 @@ from .cuda_machine import (
     jit,
     load16,
     load16_kept,
-    maximum,
     pack,
     peek,
     poke,
@@ -41,7 +40,6 @@ from .cuda_machine import (
 from .cuda_ops import SIZES, SLOT, elements, greater, over_group
 from .cuda_parts import CudaOptions, batch, device_functions, entry, no_sums
 from .cuda_row_sums import SLOTS, group_sums, hard_target, row_values, scores
-from .numerics import LEAST
 
 ROOM = SLOTS * SLOT
 """Where a row begins in shared memory."""
@@ -329,30 +327,20 @@ def place(number: Any, inner: Any, outer_step: Any, inner_step: Any) -> Any:
 
 def row_finisher(options: CudaOptions, device: SimpleNamespace) -> Any:
     """Write a row's loss and scores, and give what its output needs: gain, hit and uniform."""
-    values_of, report_of, exp, factors_of = (
-        row_values(options, device),
-        scores(options, device),
-        device.exp,
-        device.factors,
-    )
+    values_of, report_of, factors_of = row_values(options, device), scores(options, device), device.factors
     put, size, convert, hard = poke(options.real), SIZES[options.real], real(options.real), options.target == "hard"
-    scored, reported = options.result == "score", options.result in ("score", "lse")
-    least = options.real_type(LEAST[options.real_type])
+    reported = options.result in ("score", "lse")
 
     @jit
     def finish(row: Any, number: Any, live: Any, lane: Any, aimed: Any, sums: Any, weight: Any, to: Any, terms: Any,
                curve: Any) -> Any:  # fmt: skip
-        peaks, (total, energy, square, before), exact, met = sums
-        (target, z_target, target_mass), classes, d = aimed, row[2], total
-        if scored and hard and target >= 0:  # the target was left out, since 1 - p would cancel
-            lead = z_target - peaks[1]
-            e = wide(exp(lead))
-            d, energy = total + e, energy + e * wide(maximum(least, lead))
+        peaks, (d, energy, rest, square, before), exact, met = sums
+        (target, z_target, target_mass), classes = aimed, row[2]
         value, mass, logd = values_of(peaks, d, exact, z_target, target_mass, weight, wide(classes), terms)
         if live and lane == 0 and to[0] != 0:
             put(to[0] + size * number, convert(value if target >= 0 or not hard else 0.0))
         if reported:
-            totals = total, energy, square, before
+            totals = energy, rest, square, before
             report_of(row, number, live, lane, target, z_target, d, logd, peaks, totals, met, to[1:], curve)
         gain, hit, uniform = factors_of(mass, wide(peaks[1]), d, logd, weight, wide(classes), terms)
         return convert(gain), convert(hit), convert(uniform)

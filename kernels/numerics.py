@@ -224,19 +224,25 @@ def binary_formulas(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -> S
     return SimpleNamespace(loss_and_gradient=loss_and_gradient, sigmoid=sigmoid)
 
 
+def clip_range(eps: float, real: Any) -> tuple[float, float]:
+    """The ends of [eps, 1 - eps] as the arithmetic type `real` has them: in float32, 1 - 1e-7 is 1 - 1.19e-7."""
+    least = real(eps)
+    return float(least), float(real(1) - least)
+
+
 def probability_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleNamespace:
     """Losses of a probability against a target, and their derivatives, in float64."""
     maximum, minimum, select = ops.maximum, ops.minimum, ops.select
     floor, least = -100.0, 1e-12  # PyTorch's bounds of log p and of p(1 - p) in binary_cross_entropy
 
     @jit
-    def clip(p: Any, eps: Any) -> Any:
-        return minimum(1.0 - eps, maximum(eps, p))
+    def clip(p: Any, low: Any, high: Any) -> Any:
+        return minimum(high, maximum(low, p))
 
     @jit
-    def clipped(p: Any, eps: Any) -> Any:
+    def clipped(p: Any, low: Any, high: Any) -> Any:
         """Where `clip` changes p, so that nothing depends on it."""
-        return (p < eps) | (p > 1.0 - eps)
+        return (p < low) | (p > high)
 
     @jit
     def log_p(p: Any, log_eps: Any) -> Any:
@@ -255,15 +261,43 @@ def probability_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleN
         return 1.0 / maximum(least, p + log_eps)
 
     @jit
-    def loss_and_gradient(p: Any, y: Any, no: Any, eps: Any, log_eps: Any) -> Any:
+    def class_loss(p: Any, y: Any, low: Any, high: Any, log_eps: Any) -> Any:
+        """y·log p; 0 where y is 0, whatever p is."""
+        return select(y == 0.0, 0.0, y * log_p(clip(p, low, high), log_eps))
+
+    @jit
+    def class_slope(p: Any, y: Any, low: Any, high: Any, log_eps: Any, factor: Any) -> Any:
+        """The derivative of y·log p, times a factor; 0 where y is 0, and outside the clip range."""
+        beyond = (y == 0.0) | clipped(p, low, high)
+        return select(beyond, 0.0, y * slope(clip(p, low, high), log_eps) * factor)
+
+    @jit
+    def loss_and_gradient(p: Any, y: Any, no: Any, low: Any, high: Any, log_eps: Any) -> Any:
         """-[y·log p + no·log(1 - p)], where no = 1 - y, and its derivative, 0 outside the clip range."""
-        c = clip(p, eps)
+        c = clip(p, low, high)
         rest = 1.0 - c
-        loss = -(y * log_p(c, log_eps) + no * log_rest(c, log_eps))
+        loss = 0.0 - (y * log_p(c, log_eps) + no * log_rest(c, log_eps))  # a minus sign would make 0 of it -0
         if log_eps == 0.0:
             gradient = (c - y) / maximum(least, c * rest)
         else:
             gradient = no * slope(rest, log_eps) - y * slope(c, log_eps)
-        return loss, select(clipped(p, eps), 0.0, gradient)
+        return loss, select(clipped(p, low, high), 0.0, gradient)
 
-    return SimpleNamespace(clip=clip, clipped=clipped, log_p=log_p, slope=slope, loss_and_gradient=loss_and_gradient)
+    return SimpleNamespace(class_loss=class_loss, class_slope=class_slope, loss_and_gradient=loss_and_gradient)
+
+
+def bin_finder(jit: Jit, whole: Callable[..., Any]) -> Callable[..., Any]:
+    """The bin b with confidence in (b/bins, (b+1)/bins], 0 for 0 too; -1 for NaN. `whole` gives the integral part."""
+
+    @jit
+    def bin_of(confidence: Any, bins: Any) -> Any:
+        if not confidence >= 0.0:
+            return -1
+        b = min(whole(confidence * bins), bins - 1) if confidence < 1.0 else bins - 1
+        while b > 0 and confidence <= b / bins:  # the product rounds, the edges rule
+            b -= 1
+        while b < bins - 1 and confidence > (b + 1) / bins:
+            b += 1
+        return b
+
+    return bin_of

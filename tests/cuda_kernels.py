@@ -4,6 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 from fusedloss.kernels import cuda, cuda_card
+from fusedloss.kernels.cuda_card import SIMULATED
+
+__all__ = ["SIMULATED"]
 
 NONE = 2**63 - 1
 ALIGNMENT = 256
@@ -22,9 +25,7 @@ class Copies:
     def __init__(self, arrays):
         self.roots = {id(root): root for root in map(root_of, arrays)}
         self.blocks = {key: cuda_card.allocate(0, root.nbytes + ALIGNMENT, 0) for key, root in self.roots.items()}
-        self.places = {
-            key: block + self.roots[key].ctypes.data % ALIGNMENT for key, block in self.blocks.items()
-        }
+        self.places = {key: block + self.roots[key].ctypes.data % ALIGNMENT for key, block in self.blocks.items()}
 
     def card(self, array):
         root = root_of(array)

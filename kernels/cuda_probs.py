@@ -1,0 +1,180 @@
+"""The CUDA kernel of log_loss: some threads a row of probabilities, or one where the class axis is not last.
+
+Arithmetic is in float64, as it is on the CPU. A row that is normalised is read twice, for its sum first, and once more
+for its gradient; any other is read once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from . import cuda_machine, numerics
+from .cuda_compile import Kernel
+from .cuda_groups import SIZE, arithmetic
+from .cuda_machine import WARP, atomic_least, block, blocks, jit, peek, poke, real, select, sync, thread, wide
+from .cuda_ops import over_group, plus
+from .element_parts import SETTINGS
+
+THREADS = 128
+INTEGERS = (
+    "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "
+    "out out_outer out_class out_inner loss scale status lo hi"
+).split()
+REALS = SETTINGS
+
+
+@dataclass(frozen=True)
+class ProbOptions:
+    """What the kernel of log_loss is specialised for."""
+
+    code: str
+    target: str  # the element code of a target, hard or soft
+    soft: bool
+    normalize: bool
+    smoothed: bool
+    gradient: bool
+    lanes: int  # threads of a row, a power of 2
+
+
+def class_terms(options: ProbOptions) -> Any:
+    """``f(row, c)``: a class's probability; ``f(row, c, target, settings)``: its weighted target mass; in float64."""
+    probs, masses, weights = peek(options.code), peek(options.target), peek(arithmetic(options.code))
+    size, soft, smoothed = SIZE[arithmetic(options.code)], options.soft, options.smoothed
+
+    @jit
+    def probability(row: Any, c: Any) -> Any:
+        return wide(probs(row[0] + c * row[1]))
+
+    @jit
+    def mass(row: Any, c: Any, target: Any, settings: Any) -> Any:
+        y = wide(masses(row[2] + c * row[3])) if soft else select(target == c, 1.0, 0.0)
+        if smoothed:
+            y = y * settings[0] + settings[1]
+        if row[4] != 0:
+            y = y * wide(weights(row[4] + size * c))
+        return y
+
+    return probability, mass
+
+
+def prob_sums(options: ProbOptions) -> Any:
+    """A thread's share of Σ p; and of the loss and Σ gradient·p, writing the gradient if this is the last look."""
+    formulas = numerics.probability_formulas(jit, cuda_machine, numerics.logarithm(jit, cuda_machine))
+    class_loss, class_slope = formulas.class_loss, formulas.class_slope
+    (probability, mass), lanes, normalize = class_terms(options), options.lanes, options.normalize
+    limit, gradient = math.inf if normalize else 1.0, options.gradient
+    store, cast = poke(options.code), real(arithmetic(options.code))
+
+    @jit
+    def check(p: Any, c: Any, active: Any, where: Any) -> None:
+        status, number, step = where
+        if active and ((p < 0.0) | (p > limit) | (p == math.inf)):
+            atomic_least(status, number + c * step)
+
+    @jit
+    def total(row: Any, lane: Any, classes: Any, active: Any, where: Any) -> Any:
+        value, c = 0.0, lane
+        while c < classes:
+            p = probability(row, c)
+            check(p, c, active, where)
+            value += p
+            c += lanes
+        return value
+
+    @jit
+    def sweep(row: Any, lane: Any, classes: Any, active: Any, where: Any, target: Any, sums: Any, out: Any,
+              settings: Any, last: Any) -> Any:  # fmt: skip
+        _, _, low, high, log_eps, _ = settings
+        (total, share, pull), (loss, dot), c = sums, (0.0, 0.0), lane
+        while c < classes:
+            p = probability(row, c)
+            if not normalize:
+                check(p, c, active, where)
+            p = p / total
+            y, slope = mass(row, c, target, settings), 0.0
+            if y != 0.0:
+                loss -= class_loss(p, y, low, high, log_eps)
+                slope = class_slope(p, y, low, high, log_eps, 1.0)
+                dot -= class_slope(p, y, low, high, log_eps, p)
+            if gradient and last:
+                store(out[0] + c * out[1], cast(select(active, ((0.0 - slope) - pull) / total * share, 0.0)))
+            c += lanes
+        return loss, dot
+
+    return total, sweep
+
+
+def row_state(options: ProbOptions) -> Any:
+    """``f(number, …)``: a row's target, its weight, and whether it counts; a target that is no class is reported."""
+    hard, size, target_size = not options.soft, SIZE[arithmetic(options.code)], SIZE[options.target]
+    weights, targets = peek(arithmetic(options.code)), peek(options.target)
+
+    @jit
+    def state(number: Any, sample_weight: Any, at: Any, ignore_index: Any, classes: Any, status: Any) -> Any:
+        weight, target, active = 1.0, -1, True
+        if sample_weight != 0:
+            weight = wide(weights(sample_weight + size * number))
+            active = weight != 0.0
+        if hard:
+            target = targets(at + target_size * number)
+            active = active & (target != ignore_index)
+            if active & ((target < 0) | (target >= classes)):
+                atomic_least(status, number)
+                active = False
+        return target, weight, active
+
+    return state
+
+
+def make_probs(options: ProbOptions) -> Kernel:
+    """The kernel of log_loss for these options."""
+    (total_of, sweep), state, load = prob_sums(options), row_state(options), peek("f8")
+    lanes, size, store = options.lanes, SIZE[arithmetic(options.code)], poke(arithmetic(options.code))
+    cast, over_row = real(arithmetic(options.code)), over_group(plus, lanes, "f8", 0)
+    normalize, per, shift = options.normalize, THREADS // lanes, lanes.bit_length() - 1
+    looks = 2 if normalize and options.gradient else 1
+
+    @jit
+    def summed(value: Any) -> Any:
+        value = over_row(value)
+        if lanes > WARP:
+            sync()  # before the next sum
+        return value
+
+    def log_loss(
+        inner: Any, classes: Any, x: Any, xo: Any, xc: Any, xi: Any, y: Any, yo: Any, yc: Any, yi: Any,
+        class_weight: Any, sample_weight: Any, ignore_index: Any, out: Any, oo: Any, oc: Any, oi: Any, loss: Any,
+        scale: Any, status: Any, lo: Any, hi: Any, kept: Any, spread: Any, low: Any, high: Any, log_eps: Any,
+        grad_scale: Any,
+    ) -> None:  # fmt: skip
+        if scale != 0:
+            grad_scale = grad_scale * load(scale)
+        settings = kept, spread, low, high, log_eps, grad_scale
+        lane, base = thread() & (lanes - 1), lo + block() * per
+        while base < hi:
+            number = base + (thread() >> shift)
+            there = number < hi
+            row_number, count = select(there, number, lo), select(there, classes, 0)
+            outer = row_number // inner
+            i = row_number - outer * inner
+            target, weight, active = state(row_number, sample_weight, y, ignore_index, classes, status)
+            row = x + outer * xo + i * xi, xc, y + outer * yo + i * yi, yc, class_weight
+            sink = out + outer * oo + i * oi, oc
+            where = status, outer * classes * inner + i, inner
+            total = summed(total_of(row, lane, count, active, where)) if normalize else 1.0
+            pull, look = 0.0, 1
+            while look <= looks:  # one loop for both: two would not fit the registers
+                sums = total, weight * grad_scale, pull
+                value, dot = sweep(row, lane, count, active, where, target, sums, sink, settings, look == looks)
+                if look == 1:
+                    value = summed(value)
+                    if there and lane == 0:
+                        store(loss + size * number, cast(select(active, value * weight, 0.0)))
+                if look < looks:
+                    pull = summed(dot)
+                look += 1
+            base += blocks() * per
+
+    return Kernel(log_loss, ("log_loss", options), len(INTEGERS), len(REALS), THREADS)
