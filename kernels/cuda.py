@@ -52,8 +52,6 @@ GROUPS = ((32, 4), (64, 8), (128, 16), (512, 32), (2048, 128), (8192, 256))
 MOST = 512
 THREADS = 128
 """Of a block that has several rows."""
-RESIDENT = 512
-"""Threads of a multiprocessor for which kernels over rows leave registers, 128 each; the assembler's guess spills."""
 BLOCKS = 32
 """Blocks that a multiprocessor is given, one after the other or together."""
 
@@ -91,8 +89,9 @@ def _dense(given: Form) -> bool:
 
 @cache
 def _kernel(options: CudaOptions) -> Kernel:
-    make, resident = (make_lanes, 0) if options.group == 1 else (make_rows, RESIDENT)
-    return Kernel(make(options), options, len(cuda_parts.INTEGERS), len(cuda_parts.REALS), options.threads, resident)
+    function = (make_lanes if options.group == 1 else make_rows)(options)
+    integers, reals = len(cuda_parts.INTEGERS), len(cuda_parts.REALS)
+    return Kernel(function, options, integers, reals, options.threads, options.resident)
 
 
 def _shared(options: CudaOptions, classes: int, device: int) -> tuple[int, int]:

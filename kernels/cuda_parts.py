@@ -72,7 +72,16 @@ class CudaOptions:
     @property
     def vectors(self) -> int:
         """Loads of 16 bytes of logits that a thread has in flight: as many as it has registers for."""
-        return 2 if self.target == "soft" or self.weighted or self.transform == "softcap" else 4
+        if self.target == "soft" or self.weighted or self.transform == "softcap":
+            return 2
+        return 3 if self.result == "score" and self.lanes == 8 else 4
+
+    @property
+    def resident(self) -> int:
+        """Threads of a multiprocessor that registers are left for, where the assembler's own guess would spill."""
+        if self.group > 1:
+            return 512
+        return 768 if self.tiled and self.result == "score" else 0
 
     @property
     def online(self) -> bool:
