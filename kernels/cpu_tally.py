@@ -9,7 +9,6 @@ from .jit import inline, kernel
 from .memory import peek
 from .simd import Format, wide
 
-
 bin_of = numerics.bin_finder(inline, int)
 
 

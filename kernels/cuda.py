@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import cuda_card, cuda_parts
+from .cuda_bind_elements import ElementKernels
+from .cuda_bind_sums import SumKernels
 from .cuda_compile import Kernel
 from .cuda_lanes import TILE_BYTES, make_lanes, spot
 from .cuda_ops import SIZES
@@ -119,7 +121,7 @@ def _curve(logit_scale: float, softcap: float | None) -> str:
     return "softcap" if softcap is not None else "scale" if logit_scale != 1.0 else ""
 
 
-class Backend:
+class Backend(ElementKernels, SumKernels):
     """The kernel contract on a queue."""
 
     def __init__(self, queue: Queue) -> None:

@@ -17,7 +17,7 @@ from . import SEGMENT
 from .cuda_elements import THREADS, ElementOptions, make_elements
 from .cuda_groups import alignment
 from .cuda_machine import WARP
-from .cuda_ops import slots_bytes
+from .cuda_ops import SLOT
 from .cuda_probs import THREADS as PROB_THREADS
 from .cuda_probs import ProbOptions, make_probs
 from .element_parts import SETTINGS, settings_of
@@ -93,7 +93,7 @@ def _fitted(
         tuple(_lies(each, shape, width, "nowhere") for each in outputs),
         summed, columns % width != 0,
     )  # fmt: skip
-    return _elements(options), lanes, slots_bytes(1) if summed and lanes > WARP else 0
+    return _elements(options), lanes, SLOT if summed and lanes > WARP else 0
 
 
 def _over_elements(
@@ -106,7 +106,9 @@ def _over_elements(
     kernel, lanes, shared = _fitted(
         formula, (rows, columns), tuple(map(form, inputs)), tuple(map(form, outputs)), sums is not None
     )
-    places = [n for array in (*inputs, *outputs) for n in ((0, 0, 0) if array is None else (array.address, *array.strides))]
+    places = [
+        n for array in (*inputs, *outputs) for n in ((0, 0, 0) if array is None else (array.address, *array.strides))
+    ]
     factor, scale = scale_of(settings["grad_scale"])
     reals = *(settings[name] for name in SETTINGS[:-1]), factor, threshold
     head = columns, max(-(-columns // SEGMENT), 1), *places, address(sums), scale, queue.status
@@ -203,7 +205,7 @@ class ElementKernels:
             inner, classes, *_placed(x), *_placed(target), address(class_weight), address(sample_weight), ignore_index,
             *_placed(grad), address(loss), scale, queue.status,
         )  # fmt: skip
-        shared, per = slots_bytes(1) if lanes > WARP else 0, PROB_THREADS // lanes
+        shared, per = SLOT if lanes > WARP else 0, PROB_THREADS // lanes
 
         def run(lo: int, hi: int, _kept: Any = (x, target, loss, grad, class_weight, sample_weight, grad_scale)) -> int:
             if lo < hi:

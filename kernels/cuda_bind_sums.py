@@ -13,7 +13,7 @@ from .cuda_bind_elements import MOST_BLOCKS, Array, Run, address, code_of, lanes
 from .cuda_copies import AXES, CopyOptions, make_copy
 from .cuda_copies import THREADS as COPY_THREADS
 from .cuda_groups import FLOATS, SIZE
-from .cuda_ops import slots_bytes
+from .cuda_ops import SLOT
 from .cuda_sums import SHARE, THREADS, SumOptions, blocks_for, make_check, make_total, make_weights
 from .cuda_tally import BINARY, FIXED, PER_BIN, TallyOptions, make_tally, make_tally_binary
 
@@ -101,7 +101,7 @@ class SumKernels:
         The divisor is a number or a float64 on the card. ``partials`` is room for `PARTIALS` float64 numbers; without
         it a single block adds up everything, which gives the same only where that would be so anyway.
         """
-        blocks, shared = blocks_for(values.size) if partials is not None else 1, slots_bytes(1)
+        blocks, shared = blocks_for(values.size) if partials is not None else 1, SLOT
         (number, at), code = scale_of(divisor), code_of(values.dtype)
         finish = SumOptions("f8" if blocks > 1 else code, finish=code_of(out.dtype))
 
@@ -127,7 +127,7 @@ class SumKernels:
         code, factor, sample = "f4" if given is None else code_of(given.dtype), 1.0, (0, 0, 0, 1)
         if sample_weight is not None:
             rows, factor, sample = _distinct(sample_weight) if target is None else (rows, 1.0, _plane(sample_weight))
-        blocks, shared = blocks_for(rows) if partials is not None else 1, slots_bytes(1)
+        blocks, shared = blocks_for(rows) if partials is not None else 1, SLOT
         options = SumOptions(
             code, "" if target is None else code_of(target.dtype), class_weight is not None, sample_weight is not None,
             "weight" if blocks == 1 else "",
