@@ -12,7 +12,8 @@ Normal form of the row kernels
     ``x`` is ``(outer, C, inner)`` with any strides, native byte order, of dtype float16, bfloat16, float32 or float64.
     A *row* is one ``(outer, inner)`` position, numbered ``o * inner + i``; there are ``R = outer * inner``.
     A hard ``target`` is int64 of shape ``(R,)``; a soft one is ``(outer, C, inner)``, floating, any strides.
-    ``class_weight`` is ``(C,)`` and ``sample_weight`` ``(R,)``, both contiguous, of the result dtype, or None.
+    ``class_weight`` is ``(C,)`` and ``sample_weight`` ``(R,)``, both contiguous, of the result dtype, or None. Weights
+    may be negative or NaN, and multiply as they are: derivatives need it. Those of callers are checked in ``src/``.
     Per-row outputs are ``(R,)``, contiguous, of the result dtype: float32, or float64 for float64 ``x``.
     ``grad`` and ``out`` are ``(outer, C, inner)`` of the dtype of ``x``, any strides; ``grad`` may be ``x`` itself.
     A row is masked when its hard target is ``ignore_index`` or its sample weight is 0: it does not count, its loss is

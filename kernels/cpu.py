@@ -78,8 +78,9 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     """The kernel over classes that suits the arrays, and the part of its call that their forms decide."""
     (dtype, (_, classes, inner), strides), soft = x, target is not None and len(target[1]) == 3
     fmt = logits_format(dtype)
+    aimed = target or flags.result == "score"  # scores without a target are those of masked rows
     options = Options(
-        fmt, **flags._asdict(), target="soft" if soft else "hard" if target else "",
+        fmt, **flags._asdict(), target="soft" if soft else "hard" if aimed else "",
         soft=memory_format(target[0], fmt.real) if target and soft else None,
     )  # fmt: skip
     side_by_side = _dense(1, x, target, out)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from .cpu_parts import Options
 from .jit import inline, splice
-from .memory import any_set, prefetch, read, store
-from .simd import apart, as_index, full_index, iota
+from .memory import any_set, first, read, store
+from .simd import Format, apart, as_index, full_index, iota
 from .tiles import turn_in, turn_out
 
-AHEAD = 1024  # bytes
 FEW_CLASSES = 256
 """As many as are held."""
+ROOM, MOST_TILES = 512, 16
+"""Columns of a tile that there is room for, and the tiles of classes that lie apart which are copied together."""
 
 
 def lane_positions(options: Options) -> Any:
@@ -36,7 +38,7 @@ def lane_positions(options: Options) -> Any:
 
 
 def lane_places(options: Options) -> Any:
-    """How many rows from `number` on make a tile, and where they begin in arrays of (address, outer, inner stride).
+    """How many rows from `number` on make a tile, and where they begin in arrays of (address, outer, …, inner stride).
 
     An address a lane where rows are gathered; else one for all, and a tile ends with the inner axis.
     """
@@ -55,35 +57,21 @@ def lane_places(options: Options) -> Any:
             o = number // inner
             i = number - o * inner
             n = min(n, inner - i)
-        return n, o * x[1] + i * x[2] + x[0], o * y[1] + i * y[2] + y[0], o * out[1] + i * out[2] + out[0]
+        return n, o * x[1] + i * x[-1] + x[0], o * y[1] + i * y[-1] + y[0], o * out[1] + i * out[-1] + out[0]
 
     return places
 
 
-def lane_holder(options: Options) -> Any:
-    """Bring a tile of rows to where it is worked on, which for few classes is a copy; and write the output of one."""
-    X, Y, R = options.logits, options.soft or options.logits, options.real
-    gathered, held, turned, soft = options.gathered, options.held, options.turned, options.target == "soft"
-    lanes, size, soft_size, real_size = X.lanes, X.itemsize, Y.itemsize, R.itemsize
-    column = lanes * real_size
+@cache
+def row_turners(X: Format, R: Format) -> Any:
+    """Read rows of classes that lie side by side to columns, and write columns to such rows."""
+    lanes, size, column = X.lanes, X.itemsize, R.lanes * R.itemsize
 
     @inline
-    def take(room: Any, at: Any, row_step: Any, step: Any, mask: Any, n: Any, classes: Any) -> Any:
-        apart()
-        if turned:
-            for c in range(0, classes, lanes):
-                turn_in(X, R, room + c * column, at + c * size, row_step, n, classes - c)
-        else:
-            for c in range(classes):
-                if not gathered:
-                    prefetch(at + c * step + AHEAD)
-                store(R, room + c * column, 0, read(X, at + c * step, mask))
-
-    @inline
-    def take_soft(room: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
+    def take(room: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
         apart()
         for c in range(0, classes, lanes):
-            turn_in(Y, R, room + c * column, at + c * soft_size, row_step, n, classes - c)
+            turn_in(X, R, room + c * column, at + c * size, row_step, n, classes - c)
 
     @inline
     def give(room: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
@@ -91,20 +79,67 @@ def lane_holder(options: Options) -> Any:
         for c in range(0, classes, lanes):
             turn_out(X, R, room + c * column, at + c * size, row_step, n, classes - c)
 
+    return take, give
+
+
+@cache
+def column_copier(X: Format, R: Format) -> Any:
+    """Read columns of classes that lie apart: those of many rows before the next class.
+
+    Classes are often a power of two apart, and then all of their lines share a few places in the caches.
+    """
+    lanes, column = X.lanes, R.lanes * R.itemsize
+
+    @inline
+    def copy(room: Any, at: Any, class_step: Any, row_step: Any, span: Any, rows: Any, classes: Any) -> Any:
+        apart()
+        for c in range(classes):
+            for k in range(span):
+                mask = first(X, rows - k * lanes)
+                store(R, room + (c * span + k) * column, 0, read(X, at + c * class_step + k * lanes * row_step, mask))
+
+    return copy
+
+
+def lane_holder(options: Options) -> Any:
+    """Bring a tile of rows to where it is worked on, which for few classes is a copy; and write the output of one."""
+    X, R, gathered, held = options.logits, options.real, options.gathered, options.held
+    turned, soft, real_size, column = options.turned, options.target == "soft", R.itemsize, R.lanes * R.itemsize
+    lanes = X.lanes
+    (take, give), (take_soft, _), copy = (
+        row_turners(X, R), row_turners(options.soft or X, R), column_copier(X, R),
+    )  # fmt: skip
+
     @splice
-    def bring(rooms: Any, at: Any, soft_at: Any, out: Any, x_steps: Any, y_steps: Any, out_step: Any, mask: Any,
-              n: Any, classes: Any) -> Any:  # fmt: skip
-        """Where rows, soft targets and output begin, the steps between their classes, and each lane's first logit."""
-        row_step, step, lane_step = x_steps
+    def together(number: Any, hi: Any, inner: Any, n: Any, classes: Any) -> Any:
+        """How many rows from `number` on are copied at once, and the tiles of a column of them."""
+        if gathered:
+            return n, 1
+        span = max(1, min(MOST_TILES, ROOM // classes))
+        return min(span * lanes, hi - number, inner - number % inner), span
+
+    @splice
+    def bring(rooms: Any, copied: Any, number: Any, hi: Any, inner: Any, at: Any, soft_at: Any, out: Any, x: Any,
+              y: Any, written: Any, n: Any, classes: Any) -> Any:  # fmt: skip
+        """Where rows, soft targets and output begin, the steps between their classes, and each lane's first logit.
+
+        And the range of rows that have been copied, with the step between their classes.
+        """
         if not held:
-            lanes_at = at if gathered else iota(X) * lane_step + at
-            return (at, soft_at, out), (step, y_steps[1], out_step), lanes_at
-        take(rooms[0], at, row_step, step, mask, n, classes)
-        lanes_at = iota(X) * real_size + rooms[0]
-        if not turned:
-            return (rooms[0], soft_at, out), (column, y_steps[1], out_step), lanes_at
-        if soft:
-            take_soft(rooms[1], soft_at, y_steps[0], n, classes)
-        return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at
+            lanes_at = at if gathered else iota(X) * x[3] + at
+            return (at, soft_at, out), (x[2], y[2], written[2]), lanes_at, copied
+        if turned:
+            lanes_at = iota(X) * real_size + rooms[0]
+            take(rooms[0], at, x[1], n, classes)
+            if soft:
+                take_soft(rooms[1], soft_at, y[1], n, classes)
+            return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at, copied
+        begin, end, step = copied
+        if number >= end:
+            rows, span = together(number, hi, inner, n, classes)
+            copy(rooms[0], at, x[2], x[3], span, rows, classes)
+            begin, end, step = number, number + rows, span * column
+        here = rooms[0] + (number - begin) * real_size
+        return (here, soft_at, out), (step, y[2], written[2]), iota(X) * real_size + here, (begin, end, step)
 
     return bring, give

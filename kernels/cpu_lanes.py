@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from .calls import integers, reals
-from .cpu_lane_tiles import FEW_CLASSES, lane_holder, lane_places
-from .cpu_parts import INTEGERS, REALS, Options, device_functions
+from .cpu_lane_tiles import FEW_CLASSES, ROOM, lane_holder, lane_places
+from .cpu_parts import Options, arguments, device_functions
 from .jit import inline, kernel, splice
 from .memory import (
     any_set,
@@ -29,7 +29,7 @@ from .memory import (
     write,
 )
 from .reductions import lowest
-from .simd import apart, as_index, following, full, full_index, full_wide, iota, maximum, narrow, select, wide
+from .simd import Format, apart, as_index, following, full, full_index, full_wide, iota, maximum, narrow, select, wide
 from .tiles import hold
 
 BLOCK = 32
@@ -38,9 +38,9 @@ STRETCH = 8
 """Classes whose exponentials are added up in the arithmetic type."""
 
 
-def lane_maximum(options: Options, device: SimpleNamespace) -> Any:
+@cache
+def lane_maximum(X: Format, line: Any, bend: Any) -> Any:
     """Each lane's maximum over some classes, NaN passed over."""
-    X, line, bend = options.logits, device.line, device.bend
 
     @inline
     def maximum_of(at: Any, step: Any, mask: Any, j: Any, end: Any, curve: Any) -> Any:
@@ -99,30 +99,25 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
 
 def lane_sums(options: Options, device: SimpleNamespace) -> Any:
     """Sums over all classes, relative to each lane's maximum."""
-    X, smoothed, weighted, scored = options.logits, options.smoothed, options.weighted, options.result == "score"
-    maximum_of, sums_of, exp = lane_maximum(options, device), lane_block(options, device), device.exp
-    hard = options.target == "hard"
+    X, hard, scored = options.logits, options.target == "hard", options.result == "score"
+    maximum_of, sums_of, rescale = (
+        lane_maximum(X, device.line, device.bend), lane_block(options, device), device.rescale,
+    )  # fmt: skip
 
     @splice
     def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, target_mass: Any, curve: Any) -> Any:
         top = full(X, -math.inf)
         zeros = full_wide(X, 0.0)
         total = shift = seen = energy = rest = square = mass = moment = negentropy = zeros
-        before, best, j = full_index(X, 0), (top, full_index(X, 0)), 0
-        while j < classes:
+        before, best = full_index(X, 0), (top, full_index(X, 0))
+        for j in range(0, classes, BLOCK):
             end = min(j + BLOCK, classes)
             peak = maximum(maximum_of(row[0], steps[0], mask, j, end, curve), top)
             raised = (peak > top) & (top != -math.inf)
             if any_set(raised):
+                so_far = total, shift, seen, mass, moment, energy, rest, square
                 fall = select(raised, wide(top) - wide(peak), 0.0)
-                factor = wide(exp(narrow(X, fall)))
-                if scored:
-                    energy = select(factor > 0.0, factor * (energy + fall * total), 0.0)
-                    rest, square = factor * rest, factor * factor * square
-                if smoothed:
-                    shift = shift + fall * (seen if weighted else j)
-                moment = moment + select(mass == 0.0, 0.0, fall * mass)
-                total = total * factor
+                total, shift, moment, energy, rest, square = rescale(fall, j, so_far)
             top = peak
             base = select(top == -math.inf, 0.0, top)  # nothing but -inf so far: 0 lets a NaN show
             part, smooth, exact, scores = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
@@ -135,7 +130,6 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
             if scored:
                 energy, rest, square = energy + scores[0], rest + scores[1], square + scores[2]
                 before, best = before + scores[3], (scores[4], scores[5])
-            j = end
         return top, total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
 
     return sums
@@ -162,16 +156,12 @@ def lane_writer(options: Options, device: SimpleNamespace, O: Any) -> Any:
     return outputs
 
 
-def lane_results(options: Options, device: SimpleNamespace) -> Any:
-    """Write what scored rows come to."""
-    X, R, size = options.logits, options.real, options.real.itemsize
-    transform = device.transform
-    brier_of, entropy_of, normalizer_of = device.brier, device.entropy, device.log_normalizer
-    scored = options.result == "score"
+@cache
+def lanes_amid_nan(X: Format, transform: Any) -> Any:
+    """Which rows hold NaN, and their prediction and rank: NaN is above everything."""
 
     @inline
     def amid_nan(at: Any, step: Any, mask: Any, classes: Any, aimed: Any, curve: Any) -> Any:
-        """Which rows hold NaN, and their prediction and rank: NaN is above everything."""
         apart()
         target, z_target = aimed
         holds, winner, before = full(X, 0.0) != 0.0, full_index(X, 0), full_index(X, 0)
@@ -182,6 +172,15 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
             above = ((z_target == z_target) & (nan | (z > z_target) | ((z == z_target) & earlier))) | (nan & earlier)
             before = before + as_index(above)
         return holds, winner, before
+
+    return amid_nan
+
+
+def lane_results(options: Options, device: SimpleNamespace) -> Any:
+    """Write what scored rows come to."""
+    X, R, size, brier_of, entropy_of = (
+        options.logits, options.real, options.real.itemsize, device.brier, device.entropy,
+    )  # fmt: skip
 
     @inline
     def results(mask: Any, number: Any, to: Any, state: Any, nans: Any, scores: Any) -> Any:
@@ -202,19 +201,28 @@ def lane_results(options: Options, device: SimpleNamespace) -> Any:
             value = select(aside, 0.0, brier_of(rest / d, square / (d * d)))
             store_part(R, brier + size * number, 0, mask, narrow(X, value))
 
+    return results
+
+
+def lane_report(options: Options, device: SimpleNamespace) -> Any:
+    """Write the log-normaliser, and the scores, if they are asked for."""
+    X, R, size, normalizer_of = options.logits, options.real, options.real.itemsize, device.log_normalizer
+    amid_nan, results = lanes_amid_nan(X, device.transform), lane_results(options, device)
+    asked, scored = options.result in ("lse", "score"), options.result == "score"
+
     @splice
     def report(at: Any, step: Any, mask: Any, classes: Any, number: Any, normalizer: Any, to: Any, state: Any,
                scores: Any, curve: Any) -> Any:  # fmt: skip
-        """Write the log-normaliser, and the scores if they are asked for."""
-        top, d, logd, aimed = state
-        nans = mask & ~mask, full_index(X, 0), full_index(X, 0)
-        if any_set(mask & (d != d)):
-            nans = amid_nan(at, step, mask, classes, aimed, curve)
-        if normalizer:
-            lse = select(nans[0], math.nan, normalizer_of(wide(top), logd))
-            store_part(R, normalizer + size * number, 0, mask, narrow(X, lse))
-        if scored:
-            results(mask, number, to, state, nans, scores)
+        if asked:
+            top, d, logd, aimed = state
+            nans = mask & ~mask, full_index(X, 0), full_index(X, 0)
+            if any_set(mask & (d != d)):
+                nans = amid_nan(at, step, mask, classes, aimed, curve)
+            if normalizer:
+                lse = select(nans[0], math.nan, normalizer_of(wide(top), logd))
+                store_part(R, normalizer + size * number, 0, mask, narrow(X, lse))
+            if scored:
+                results(mask, number, to, state, nans, scores)
 
     return report
 
@@ -245,45 +253,32 @@ def make_lanes(options: Options) -> Any:
     device, X, R, size = device_functions(options), options.logits, options.real, options.real.itemsize
     held, turned, soft = options.held, options.turned, options.target == "soft"
     seen = replace(options, logits=R if held else X, soft=options.soft and (R if turned else options.soft))
-    sums, outputs, report = (
-        lane_sums(seen, device),
-        lane_writer(seen, device, R if turned else X),
-        lane_results(seen, device),
-    )
-    places, aim, (bring, give) = lane_places(options), lane_target(seen, device), lane_holder(options)
+    sums, outputs = lane_sums(seen, device), lane_writer(seen, device, R if turned else X)
+    report, aim, unpack = lane_report(seen, device), lane_target(seen, device), arguments(R)
+    places, (bring, give) = lane_places(options), lane_holder(options)
     log, loss_of, factors_of = device.log, device.loss, device.factors
-    hard, output, reported = options.target == "hard", options.output != "", options.result in ("lse", "score")
-    n_integers, n_reals = len(INTEGERS), len(REALS)
+    hard, output = options.target == "hard", options.output != ""
 
     @kernel(options)
     def tiles(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes, x_outer, x_class, x_inner, y_outer, y_class, y_inner, out_outer, out_class, out_inner,
-         x, targets, out, class_weight, sample_weight, ignore_index, loss, normalizer, prediction, confidence,
-         entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
-        smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
-        curve = narrow(R, scale), narrow(R, cap), narrow(R, 1.0 / cap)
-        terms = smoothing, z_loss, weights, grad_scale
-        x_steps, y_steps, to = (
-            (x_outer, x_class, x_inner),
-            (y_outer, y_class),
-            (prediction, confidence, entropy, rank, brier),
-        )
-        at_x, at_y, at_out = (x, x_outer, x_inner), (targets, y_outer, y_inner), (out, out_outer, out_inner)
-        rooms, number = (hold(R, FEW_CLASSES if held else 1), hold(R, FEW_CLASSES if turned and soft else 1)), lo
+        (inner, classes), (at_x, at_y, at_out), given, (loss, normalizer, to), curve, terms = unpack(call)
+        class_weight, sample_weight, ignore_index = given
+        rooms, number = (hold(R, ROOM if held else 1), hold(R, FEW_CLASSES if turned and soft else 1)), lo
+        copied = lo, lo, 0
         while number < hi:
             n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
             mask, weight = first(X, n), full_wide(X, 1.0)
-            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at = bring(
-                rooms, at, soft_at, written, x_steps, y_steps, out_class, mask, n, classes
+            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at, copied = bring(
+                rooms, copied, number, hi, inner, at, soft_at, written, at_x, at_y, at_out, n, classes
             )
             row, steps = (at, soft_at, class_weight), (x_step, y_step)
             if sample_weight:
                 weight = wide(load_part(R, sample_weight + size * number, 0, mask))
             active = mask & (weight != 0.0)
             aimed, mass = (full_index(X, -1), full(X, math.nan)), weight
-            if hard:
+            if hard and at_y[0]:
                 aimed, mass, active, bad = aim(
-                    lanes_at, x_step, mask, targets + 8 * number, classes, ignore_index, class_weight, weight, curve
+                    lanes_at, x_step, mask, at_y[0] + 8 * number, classes, ignore_index, class_weight, weight, curve
                 )
                 if any_set(bad):
                     return number + lowest(bad)
@@ -292,14 +287,13 @@ def make_lanes(options: Options) -> Any:
             if loss:
                 value = loss_of(exact, shift, peak, logd, weight, classes, terms)
                 store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value, 0.0)))
-            if reported:
-                report(at, x_step, mask, classes, number, normalizer, to, (top, d, logd, aimed), scores, curve)
+            report(at, x_step, mask, classes, number, normalizer, to, (top, d, logd, aimed), scores, curve)
             if output:
                 gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
                 factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
                 outputs(row, steps, mask, active, to_row, out_step, classes, aimed[0], top, factors, curve)
                 if turned:
-                    give(to_row, written, out_outer, n, classes)
+                    give(to_row, written, at_out[1], n, classes)
             number += n
         return -1
 

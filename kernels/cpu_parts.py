@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from . import numerics, simd
+from .calls import integers, reals
 from .jit import inline, splice
-from .row_parts import curves, output_factors, output_value, row_loss
-from .simd import Format, fma, full, maximum, select, wide
+from .row_parts import Flags, curves, output_factors, output_value, row_loss
+from .simd import Format, fma, full, maximum, narrow, select, wide
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,50 @@ REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
 """The arguments of a call, in the order in which they are packed: what its arrays' shapes decide comes first."""
 
 
+@cache
+def arguments(real: Format) -> Any:
+    """Unpack a call: inner axis and classes; logits, targets and output, each an address and three strides; the rest.
+
+    What depends on less than all the options is made once, so that the kernels of a process share what is compiled.
+    """
+    n_integers, n_reals = len(INTEGERS), len(REALS)
+
+    @inline
+    def unpack(call: Any) -> Any:
+        (inner, classes, x_outer, x_class, x_inner, y_outer, y_class, y_inner, out_outer, out_class, out_inner,
+         x, target, out, class_weight, sample_weight, ignore_index, loss, log_normalizer, prediction, confidence,
+         entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
+        smoothing, z_loss, scale, cap, grad_scale, weight_total = reals(call, n_integers, n_reals)
+        at_x, at_y = (x, x_outer, x_class, x_inner), (target, y_outer, y_class, y_inner)
+        at_out, to = (out, out_outer, out_class, out_inner), (prediction, confidence, entropy, rank, brier)
+        curve = narrow(real, scale), narrow(real, cap), narrow(real, 1.0 / cap)
+        terms = smoothing, z_loss, weight_total, grad_scale
+        given = class_weight, sample_weight, ignore_index
+        return (inner, classes), (at_x, at_y, at_out), given, (loss, log_normalizer, to), curve, terms
+
+    return unpack
+
+
+@cache
+def _transcendentals(real: Any) -> Any:
+    """e^t, e^t for the terms of a sum, and log x."""
+    exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
+    return exp, term, numerics.logarithm(inline, simd)
+
+
+@cache
+def _curves(transform: str, real: Any) -> Any:
+    return curves(Flags("", transform=transform), splice, simd, real, inline=inline)
+
+
 def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
     real = options.real_type
-    exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
-    log = numerics.logarithm(inline, simd)
+    exp, term, log = _transcendentals(real)
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
-    device.transform, device.line, device.bend = curves(options, splice, simd, real, inline=inline)
+    device.transform, device.line, device.bend = _curves(options.transform, real)
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
-    device.value = output_value(options, splice, simd, real, exp)
+    device.rescale, device.value = _rescale(options, exp), output_value(options, splice, simd, real, exp)
     device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)
     return device
 
@@ -100,6 +137,25 @@ def _step(options: Options, term: Any, log: Any) -> Any:
         return pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square
 
     return step
+
+
+def _rescale(options: Options, exp: Any) -> Any:
+    """Take sums over `number` classes from a reference to one that is higher, a `fall` of 0 or less away."""
+    X, smoothed, weighted, scored = options.logits, options.smoothed, options.weighted, options.result == "score"
+
+    @splice
+    def rescale(fall: Any, number: Any, sums: Any) -> Any:
+        total, shift, seen, mass, moment, energy, rest, square = sums
+        factor = wide(exp(narrow(X, fall)))
+        if scored:
+            energy = select(factor > 0.0, factor * (energy + fall * total), 0.0)
+            rest, square = factor * rest, factor * factor * square
+        if smoothed:
+            shift = shift + fall * (seen if weighted else number)
+        moment = moment + select(mass == 0.0, 0.0, fall * mass)
+        return total * factor, shift, moment, energy, rest, square
+
+    return rescale
 
 
 def _folds(options: Options) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,14 +10,17 @@ from .cpu_parts import Options
 from .jit import inline, splice
 from .memory import any_set, first, load_part, poke, poke_index
 from .reductions import count, lowest
-from .simd import apart, full, ramp, wide
+from .simd import Format, apart, full, ramp, wide
+
+equals, is_nan = splice(lambda z, wanted: z == wanted), splice(lambda z, wanted: z != z)
 
 
-def class_finder(options: Options, transform: Any, hit: Any) -> Any:
+@cache
+def class_finder(X: Format, transform: Any, hit: Any) -> Any:
     """The first class from `start` on where `hit(z, wanted)`; -1 for none."""
-    X, lanes = options.logits, options.logits.lanes
+    lanes = X.lanes
 
-    @splice
+    @inline
     def hits(p: Any, k: Any, n: Any, wanted: Any, curve: Any) -> Any:
         mask = first(X, n)
         return mask & hit(transform(load_part(X, p, k, mask), curve), wanted)
@@ -41,15 +45,13 @@ def class_finder(options: Options, transform: Any, hit: Any) -> Any:
     return find
 
 
-def row_results(options: Options, device: SimpleNamespace) -> Any:
-    """Write what a scored row comes to."""
-    X, R, lanes, size = options.logits, options.real, options.logits.lanes, options.real.itemsize
-    transform, brier_of, entropy_of = device.transform, device.brier, device.entropy
-    find = class_finder(options, transform, splice(lambda z, wanted: z == wanted))
+@cache
+def rank_finder(X: Format, transform: Any) -> Any:
+    """The rank in a row that holds NaN, which is above everything: rank 0 is the prediction there, too."""
+    lanes = X.lanes
 
     @inline
     def rank_in_nan(p: Any, target: Any, z_target: Any, classes: Any, curve: Any) -> Any:
-        """The rank in a row that holds NaN, which is above everything: rank 0 is the prediction there, too."""
         k = before = 0
         while k < classes:
             mask = first(X, classes - k)
@@ -60,9 +62,19 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
             k += lanes
         return before
 
+    return rank_in_nan
+
+
+def row_results(options: Options, device: SimpleNamespace) -> Any:
+    """Write what a scored row comes to."""
+    R, size, brier_of, entropy_of = options.real, options.real.itemsize, device.brier, device.entropy
+    find, rank_in_nan = (
+        class_finder(options.logits, device.transform, equals), rank_finder(options.logits, device.transform),
+    )  # fmt: skip
+
     @inline
-    def results(row: Any, number: Any, classes: Any, at: Any, state: Any, scores: Any, curve: Any) -> Any:
-        prediction, confidence, entropy, rank, brier = at
+    def results(row: Any, number: Any, classes: Any, to: Any, state: Any, scores: Any, curve: Any) -> Any:
+        prediction, confidence, entropy, rank, brier = to
         top, d, logd, target, z_target, nan = state
         energy, rest, square, before, top_at = scores
         winner = nan if nan >= 0 else find(row[0], top_at, classes, top, curve)
@@ -79,3 +91,23 @@ def row_results(options: Options, device: SimpleNamespace) -> Any:
             poke(R, brier + size * number, brier_of(rest / d, square / (d * d)))
 
     return results
+
+
+def row_report(options: Options, device: SimpleNamespace) -> Any:
+    """Write a row's log-normaliser, and its scores, if they are asked for."""
+    R, size, normalizer_of = options.real, options.real.itemsize, device.log_normalizer
+    results, find_nan = row_results(options, device), class_finder(options.logits, device.transform, is_nan)
+    asked, scored = options.result in ("lse", "score"), options.result == "score"
+
+    @splice
+    def report(row: Any, number: Any, classes: Any, normalizer: Any, to: Any, state: Any, scores: Any,
+               curve: Any) -> Any:  # fmt: skip
+        if asked:
+            top, d, logd, target, z_target = state
+            nan = find_nan(row[0], 0, classes, top, curve) if d != d else -1
+            if normalizer:
+                poke(R, normalizer + size * number, d if nan >= 0 else normalizer_of(wide(top), logd))
+            if scored:
+                results(row, number, classes, to, (top, d, logd, target, z_target, nan), scores, curve)
+
+    return report

@@ -9,12 +9,14 @@ the sum, whose greatest term is 1, has a logarithm that is never negative, and 0
 from __future__ import annotations
 
 import math
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from .calls import integers, reals
-from .cpu_parts import INTEGERS, REALS, Options, device_functions
-from .cpu_row_scores import class_finder, row_results
+import numpy as np
+
+from .cpu_parts import Options, arguments, device_functions
+from .cpu_row_scores import row_report
 from .jit import inline, kernel, splice
 from .memory import (
     fence,
@@ -30,7 +32,7 @@ from .memory import (
     stream,
 )  # fmt: skip
 from .reductions import count, hmax, hsum
-from .simd import apart, following, full, full_wide, maximum, narrow, ramp, select, wide
+from .simd import Format, apart, following, full, full_wide, maximum, narrow, ramp, select, wide
 
 BLOCK = 2048
 AHEAD = 4096  # bytes
@@ -38,26 +40,47 @@ STRETCH = 16
 """Vectors whose exponentials are added up in the arithmetic type."""
 
 
-def block_maximum(options: Options, line: Any) -> Any:
-    """The maximum of scale·x over part of a row, NaN passed over; -inf for nothing."""
-    X, lanes = options.logits, options.logits.lanes
+@cache
+def block_maximum(X: Format, line: Any) -> Any:
+    """The maximum of scale·x over so many classes, NaN passed over; -inf for none."""
+    lanes = X.lanes
 
     @inline
-    def maximum_of(p: Any, j: Any, end: Any, curve: Any) -> Any:
+    def maximum_of(p: Any, classes: Any, curve: Any) -> Any:
         apart()
         a = b = full(X, -math.inf)
-        k = j
-        while k + 2 * lanes <= end:
+        k = 0
+        while k + 2 * lanes <= classes:
             a = maximum(line(load(X, p, k), curve), a)
             b = maximum(line(load(X, p, k + lanes), curve), b)
             k += 2 * lanes
-        while k < end:
-            mask = first(X, end - k)
+        while k < classes:
+            mask = first(X, classes - k)
             a = maximum(select(mask, line(load_part(X, p, k, mask), curve), -math.inf), a)
             k += lanes
         return hmax(maximum(a, b))
 
     return maximum_of
+
+
+def class_loaders(options: Options, transform: Any) -> Any:
+    """A vector of a row's classes, whole or in part: z, its soft target and its class weight, where there are any."""
+    X, Y, R = options.logits, options.soft or options.logits, options.real
+    soft, weighted = options.target == "soft", options.weighted
+
+    @splice
+    def whole(row: Any, k: Any, curve: Any) -> Any:
+        p, q, v = row
+        z = transform(load(X, p, k), curve)
+        return z, load(Y, q, k) if soft else z, load(R, v, k) if weighted else z
+
+    @splice
+    def part(row: Any, k: Any, mask: Any, curve: Any) -> Any:
+        p, q, v = row
+        z = transform(load_part(X, p, k, mask), curve)
+        return z, load_part(Y, q, k, mask) if soft else z, load_part(R, v, k, mask) if weighted else z
+
+    return whole, part
 
 
 def vector_step(options: Options, device: SimpleNamespace) -> Any:
@@ -83,31 +106,28 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
 
     Also the maximum over as many classes at `onward`, an address such that class j there is the first.
     """
-    X, Y, R = options.logits, options.soft or options.logits, options.real
-    lanes, size, soft_size = X.lanes, X.itemsize, Y.itemsize
-    soft, weighted = options.target == "soft", options.weighted
+    X, soft, soft_size = options.logits, options.target == "soft", (options.soft or options.logits).itemsize
+    lanes, size, line, (load_whole, load_some) = (
+        X.lanes,
+        X.itemsize,
+        device.line,
+        class_loaders(options, device.transform),
+    )
     add, pair, fold = vector_step(options, device), device.pair, device.fold
-    transform, line = device.transform, device.line
 
     @splice
     def whole(row: Any, onward: Any, k: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
-        p, q, v = row
         prefetch(onward + k * size + AHEAD)
-        z, ahead = transform(load(X, p, k), curve), line(load(X, onward, k), curve)
         if soft:
-            prefetch(q + k * soft_size + 2 * AHEAD)
-        y = load(Y, q, k) if soft else z
-        w = load(R, v, k) if weighted else z
-        return add(z, y, w, ahead, first(X, lanes), ref, limits, state)
+            prefetch(row[1] + k * soft_size + 2 * AHEAD)
+        z, y, w = load_whole(row, k, curve)
+        return add(z, y, w, line(load(X, onward, k), curve), first(X, lanes), ref, limits, state)
 
     @inline
     def part(row: Any, onward: Any, k: Any, n: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
-        p, q, v = row
         mask = first(X, n)
-        z = select(mask, transform(load_part(X, p, k, mask), curve), -math.inf)
-        ahead = select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
-        y = load_part(Y, q, k, mask) if soft else z
-        w = load_part(R, v, k, mask) if weighted else z
+        z, y, w = load_some(row, k, mask, curve)
+        z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
         return add(z, y, w, ahead, mask, ref, limits, state)
 
     @inline
@@ -137,36 +157,26 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     return sums_of
 
 
-def row_sums(options: Options, device: SimpleNamespace) -> Any:
+def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
     """Sums over a whole row, relative to its maximum, and the block that first holds it.
 
     `peak` is the maximum of its first block; that of the first block at `following`, the next row, comes last.
     """
-    R, X = options.real, options.logits
-    smoothed, weighted, scored = options.smoothed, options.weighted, options.result == "score"
-    maximum_of, sums_of, exp = block_maximum(options, device.line), block_sums(options, device), device.exp
-    hard, size, bend = options.target == "hard", X.itemsize, device.bend
+    R, size, hard = options.real, options.logits.itemsize, options.target == "hard"
+    sums_of, rescale, bend = block_sums(options, device), device.rescale, device.bend
 
     @splice
     def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
              curve: Any) -> Any:  # fmt: skip
         top = narrow(R, -math.inf)
         total = shift = seen = energy = rest = square = mass = moment = negentropy = 0.0
-        before = top_at = done = j = 0
-        while j < classes:
+        before = top_at = done = np.int64(0)  # a literal is a type of its own: all that takes one is compiled twice
+        for j in range(0, classes, span):
             end, peak = min(j + span, classes), bend(peak, curve)
             if peak > top:
                 if top != -math.inf:
-                    fall = wide(top) - wide(peak)
-                    factor = wide(exp(narrow(R, fall)))
-                    if scored:
-                        energy = factor * (energy + fall * total) if factor > 0.0 else 0.0
-                        rest, square = factor * rest, factor * factor * square
-                    if smoothed:
-                        shift += fall * (seen if weighted else j)
-                    if mass != 0.0:
-                        moment += fall * mass
-                    total *= factor
+                    so_far = total, shift, seen, mass, moment, energy, rest, square
+                    total, shift, moment, energy, rest, square = rescale(wide(top) - wide(peak), j, so_far)
                 top, top_at = peak, j
             base = narrow(R, 0.0) if top == -math.inf else top  # nothing but -inf so far: 0 lets a NaN show
             onward = following - j * size
@@ -178,9 +188,9 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
             total, shift, seen = total + block[0], shift + block[1], seen + block[2]
             mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
             energy, rest, square, before = energy + scores[0], rest + scores[1], square + scores[2], before + scores[3]
-            done, j = end - j, end
+            done = end - j
         if done < span:
-            peak = maximum(maximum_of(following, done, span, curve), peak)
+            peak = maximum(maximum_of(following + done * size, span - done, curve), peak)
         return top, total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at), peak
 
     return sums
@@ -188,27 +198,20 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
 
 def row_writer(options: Options, device: SimpleNamespace) -> Any:
     """Write a row of the output; `factors` as `cpu_parts` describes them."""
-    X, Y, R = options.logits, options.soft or options.logits, options.real
-    lanes, size, streamed, width = X.lanes, X.itemsize, options.streamed, float(X.lanes)
-    soft, weighted = options.target == "soft", options.weighted
-    transform, value = device.transform, device.value
+    X, lanes, size, streamed = options.logits, options.logits.lanes, options.logits.itemsize, options.streamed
+    width, value = float(lanes), device.value
+    load_whole, load_some = class_loaders(options, device.transform)
 
     @inline
     def part(row: Any, out: Any, k: Any, n: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
-        p, q, v = row
         mask = first(X, n)
-        z = transform(load_part(X, p, k, mask), curve)
-        y = load_part(Y, q, k, mask) if soft else z
-        w = load_part(R, v, k, mask) if weighted else z
+        z, y, w = load_some(row, k, mask, curve)
         hot = ramp(X) == full(X, target - k)
         store_part(X, out, k, mask, value(z, y, w, hot, top, factors, curve))
 
     @splice
     def whole(row: Any, out: Any, k: Any, gap: Any, top: Any, factors: Any, curve: Any) -> Any:
-        p, q, v = row
-        z = transform(load(X, p, k), curve)
-        y = load(Y, q, k) if soft else z
-        w = load(R, v, k) if weighted else z
+        z, y, w = load_whole(row, k, curve)
         g = value(z, y, w, ramp(X) == gap, top, factors, curve)
         if streamed:
             stream(X, out, k, g)
@@ -238,11 +241,12 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
     return write
 
 
-def row_eraser(options: Options) -> Any:
+@cache
+def row_eraser(X: Format) -> Any:
     """Fill a row of the output with zeros."""
-    X, lanes = options.logits, options.logits.lanes
+    lanes = X.lanes
 
-    @splice
+    @inline
     def clear(out: Any, classes: Any) -> Any:
         k = 0
         while k < classes:
@@ -252,11 +256,11 @@ def row_eraser(options: Options) -> Any:
     return clear
 
 
-def block_length(options: Options) -> Any:
+@cache
+def block_length(lanes: int) -> Any:
     """The length of the equal blocks that a row is cut into; the last may be shorter."""
-    lanes = options.logits.lanes
 
-    @splice
+    @inline
     def length(classes: Any) -> Any:
         if classes <= BLOCK:
             return classes
@@ -267,43 +271,36 @@ def block_length(options: Options) -> Any:
     return length
 
 
-@splice
-def place(number: Any, inner: Any, outer_step: Any, inner_step: Any) -> Any:
-    """Where a row begins, from the start of its array."""
+@inline
+def place(number: Any, inner: Any, at: Any) -> Any:
+    """Where a row begins in an array of (address, outer, class, inner stride)."""
     if inner == 1:
-        return number * outer_step
+        return at[0] + number * at[1]
     o = number // inner
-    return o * outer_step + (number - o * inner) * inner_step
+    return at[0] + o * at[1] + (number - o * inner) * at[3]
 
 
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
-    device, length = device_functions(options), block_length(options)
-    R, size = options.real, options.real.itemsize
-    sums, write, results = row_sums(options, device), row_writer(options, device), row_results(options, device)
-    find_nan = class_finder(options, device.transform, splice(lambda z, wanted: z != z))
-    maximum_of, aim = block_maximum(options, device.line), hard_target(options, device)
-    log, loss_of, factors_of, normalizer_of = device.log, device.loss, device.factors, device.log_normalizer
+    device, R, size = device_functions(options), options.real, options.real.itemsize
+    unpack, length, clear = arguments(R), block_length(R.lanes), row_eraser(options.logits)
+    maximum_of, aim = block_maximum(options.logits, device.line), hard_target(options, device)
+    sums, write = row_sums(options, device, maximum_of), row_writer(options, device)
+    report, log, loss_of, factors_of = row_report(options, device), device.log, device.loss, device.factors
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
-    clear, n_integers, n_reals = row_eraser(options), len(INTEGERS), len(REALS)
 
     @kernel(options)
     def rows(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes, x_outer, _, x_inner, y_outer, _, y_inner, out_outer, _, out_inner,
-         x, targets, out, class_weight, sample_weight, ignore_index, loss, normalizer, prediction, confidence,
-         entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
-        smoothing, z_loss, scale, cap, grad_scale, weights = reals(call, n_integers, n_reals)
-        curve = narrow(R, scale), narrow(R, cap), narrow(R, 1.0 / cap)
-        terms = smoothing, z_loss, weights, grad_scale
+        (inner, classes), (at_x, at_y, at_out), given, (loss, normalizer, to), curve, terms = unpack(call)
+        class_weight, sample_weight, ignore_index = given
         span, peak, ready = length(classes), narrow(R, math.nan), -1
         for number in range(lo, hi):
-            soft_target = targets + place(number, inner, y_outer, y_inner)
-            row = x + place(number, inner, x_outer, x_inner), soft_target, class_weight
-            written = out + place(number, inner, out_outer, out_inner)
+            row = place(number, inner, at_x), place(number, inner, at_y), class_weight
+            written = place(number, inner, at_out)
             weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
             target, z_target, mass = -1, narrow(R, math.nan), 0.0
-            if hard:
-                target, z_target, mass = aim(row, targets + 8 * number, classes, ignore_index, weight, curve)
+            if hard and at_y[0]:
+                target, z_target, mass = aim(row, at_y[0] + 8 * number, classes, ignore_index, weight, curve)
                 if target == classes:
                     return number
             if result == "loss" and (weight == 0.0 or (hard and target < 0)):
@@ -312,24 +309,15 @@ def make_rows(options: Options) -> Any:
                     clear(written, classes)
                 continue
             if ready != number:
-                peak = maximum_of(row[0], 0, span, curve)
+                peak = maximum_of(row[0], span, curve)
             ready = number + 1
-            following = x + place(ready, inner, x_outer, x_inner) if ready < hi else row[0]
-            top, d, shift, exact, scores, peak = sums(
-                row, following, classes, span, target, z_target, mass, peak, curve
-            )
+            onward = place(ready, inner, at_x) if ready < hi else row[0]
+            top, d, shift, exact, scores, peak = sums(row, onward, classes, span, target, z_target, mass, peak, curve)
             logd, lead = log(d), wide(top)
             if loss:
                 value = loss_of(exact, shift, lead, logd, weight, classes, terms)
                 poke(R, loss + size * number, value if target >= 0 or not hard else 0.0)
-            nan = -1
-            if result != "loss" and d != d:
-                nan = find_nan(row[0], 0, classes, top, curve)
-            if result != "loss" and normalizer:
-                poke(R, normalizer + size * number, d if nan >= 0 else normalizer_of(lead, logd))
-            if result == "score":
-                at = prediction, confidence, entropy, rank, brier
-                results(row, number, classes, at, (top, d, logd, target, z_target, nan), scores, curve)
+            report(row, number, classes, normalizer, to, (top, d, logd, target, z_target), scores, curve)
             if output:
                 gain, hit, uniform = factors_of(exact[0], lead, d, logd, weight, classes, terms)
                 factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)

@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import cuda_card, cuda_parts
-from .cuda_bind_elements import ElementKernels
+from .cuda_bind_elements import ElementKernels, address, code_of
 from .cuda_bind_sums import SumKernels
 from .cuda_compile import Kernel
 from .cuda_lanes import TILE_BYTES, make_lanes, spot
 from .cuda_ops import SIZES
 from .cuda_parts import CudaOptions
 from .cuda_rows import ROOM, make_rows
+from .cuda_witness import Witness
 from .row_parts import Flags
 
 Run = Callable[[int, int], int]
@@ -51,28 +52,31 @@ GROUPS = ((32, 4), (64, 8), (128, 16), (512, 32), (2048, 128), (8192, 256))
 MOST = 512
 THREADS = 128
 """Of a block that has several rows."""
+RESIDENT = 512
+"""Threads of a multiprocessor for which kernels over rows leave registers: 128 each. The assembler's own guess spills."""
 BLOCKS = 32
 """Blocks that a multiprocessor is given, one after the other or together."""
 
 
-def code_of(dtype: np.dtype[Any]) -> str:
-    """How elements of a dtype lie in memory."""
-    return "bf" if dtype.name == "bfloat16" else "b1" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize}"
+Form = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...]]
 
 
-def geometry(x: Any, out: Any, soft: Any) -> Geometry:
+def form(array: Any) -> Form | None:
+    """All of an array that a kernel is chosen by: dtype, shape, strides."""
+    return None if array is None else (array.dtype, array.shape, array.strides)
+
+
+def geometry(x: Form, out: Form | None, soft: Form | None) -> Geometry:
     """Spread rows of logits over threads."""
-    outer, step, _ = x.strides
-    _, classes, inner = x.shape
-    size = x.dtype.itemsize
-    if classes > 1 and step != size:
+    dtype, (rows, classes, inner), (outer, step, _) = x
+    row = classes * dtype.itemsize
+    if classes > 1 and step != dtype.itemsize:
         return Geometry(1, THREADS)
-    row = classes * size
-    if row <= TILE_BYTES and soft is None and inner == 1:
-        following = x.shape[0] == 1 or outer == row
-        if following and (out is None or (_dense(out, size) and (x.shape[0] == 1 or out.strides[0] == row))):
+    if row <= TILE_BYTES and inner == 1:
+        following = rows == 1 or outer == row
+        if following and (out is None or (_dense(out) and (rows == 1 or out[2][0] == row))):
             return Geometry(1, THREADS, tiled=True)
-    if not all(each is None or classes == 1 or _dense(each, each.dtype.itemsize) for each in (out, soft)):
+    if not all(each is None or classes == 1 or _dense(each) for each in (out, soft)):
         return Geometry(1, THREADS)
     for longest, group in GROUPS:
         if row <= 16 * longest:
@@ -80,14 +84,15 @@ def geometry(x: Any, out: Any, soft: Any) -> Geometry:
     return Geometry(MOST, MOST)
 
 
-def _dense(array: Any, size: int) -> bool:
-    return array.strides[1] == size
+def _dense(given: Form) -> bool:
+    """Whether classes lie side by side."""
+    return given[2][1] == given[0].itemsize
 
 
 @cache
 def _kernel(options: CudaOptions) -> Kernel:
-    make = make_lanes if options.group == 1 else make_rows
-    return Kernel(make(options), options, len(cuda_parts.INTEGERS), len(cuda_parts.REALS), options.threads)
+    make, resident = (make_lanes, 0) if options.group == 1 else (make_rows, RESIDENT)
+    return Kernel(make(options), options, len(cuda_parts.INTEGERS), len(cuda_parts.REALS), options.threads, resident)
 
 
 def _shared(options: CudaOptions, classes: int, device: int) -> tuple[int, int]:
@@ -103,12 +108,35 @@ def _shared(options: CudaOptions, classes: int, device: int) -> tuple[int, int]:
     return ROOM + 16 * kept * rows, kept
 
 
-_PLACES = struct.Struct(f"{len(cuda_parts.INTEGERS)}q{len(cuda_parts.REALS)}d")
+class Fitted(NamedTuple):
+    """A kernel over classes, how it is launched, and the arguments that the forms of its arrays decide."""
+
+    kernel: Kernel
+    together: int  # rows of a block
+    most: int  # blocks
+    shared: int
+    layout: bytes
+    kept: int
 
 
-def address(array: Any) -> int:
-    """Where an array begins; 0 for none."""
-    return 0 if array is None else array.address
+@lru_cache(maxsize=4096)
+def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, device: int) -> Fitted:
+    """The kernel over classes that suits the arrays."""
+    soft = target if target is not None and len(target[1]) == 3 else None
+    shape, code = geometry(x, out, soft), "" if target is None else code_of(target[0])
+    options = CudaOptions(
+        code_of(x[0]), **flags._asdict(), target="soft" if soft else "hard" if code else "",
+        target_code="" if soft else code, soft=code if soft else "", group=shape.group, threads=shape.threads,
+        tiled=shape.tiled,
+    )  # fmt: skip
+    shared, kept = _shared(options, x[1][1], device)
+    steps = *x[2], *(soft[2] if soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))
+    layout = struct.pack(f"={len(cuda_parts.LAYOUT)}q", x[1][2], x[1][1], *steps)
+    most = BLOCKS * cuda_card.multiprocessors(device)
+    return Fitted(_kernel(options), options.threads // options.group, most, shared, layout, kept)
+
+
+_PLACES = struct.Struct(f"={len(cuda_parts.PLACES) + 2}q{len(cuda_parts.REALS)}d")
 
 
 def _number(value: Any) -> tuple[int, float]:
@@ -121,7 +149,7 @@ def _curve(logit_scale: float, softcap: float | None) -> str:
     return "softcap" if softcap is not None else "scale" if logit_scale != 1.0 else ""
 
 
-class Backend(ElementKernels, SumKernels):
+class Backend(ElementKernels, SumKernels, Witness):
     """The kernel contract on a queue."""
 
     def __init__(self, queue: Queue) -> None:
@@ -135,36 +163,22 @@ class Backend(ElementKernels, SumKernels):
         weight_total: Any = 0.0,
     ) -> Run:  # fmt: skip
         """Bind the kernel over classes that suits the arrays."""
-        soft = target if target is not None and target.ndim == 3 else None
-        shape = geometry(x, out, soft)
-        code = "" if target is None else code_of(target.dtype)
-        options = CudaOptions(
-            code_of(x.dtype), **flags._asdict(), target="soft" if soft is not None else "hard" if code else "",
-            target_code="" if soft is not None else code, soft=code if soft is not None else "",
-            group=shape.group, threads=shape.threads, tiled=shape.tiled,
-        )  # fmt: skip
-        shared, kept = _shared(options, x.shape[1], self.queue.device)
+        queue = self.queue
+        kernel, together, most, shared, layout, kept = _fitted(flags, form(x), form(target), form(out), queue.device)
         scale_at, factor = _number(grad_scale)
         weights_at, weights = _number(weight_total)
-        nothing = 0, 0, 0
-        integers = (
-            x.shape[2], x.shape[1], *x.strides, *(soft.strides if soft is not None else nothing),
-            *(out.strides if out is not None else nothing), address(x), address(target), address(out),
-            address(class_weight), address(sample_weight), ignore_index, address(loss), address(log_normalizer),
-            address(prediction), address(confidence), address(entropy), address(rank), address(brier),
-            scale_at, weights_at, self.queue.status, kept,
+        places = (
+            address(x), address(target), address(out), address(class_weight), address(sample_weight), ignore_index,
+            address(loss), address(log_normalizer), address(prediction), address(confidence), address(entropy),
+            address(rank), address(brier), scale_at, weights_at, queue.status, kept,
         )  # fmt: skip
         reals = label_smoothing, z_loss, logit_scale, softcap or 1.0, factor * logit_scale, weights
-        return self._launcher(_kernel(options), options, shared, integers, reals)
-
-    def _launcher(self, kernel: Kernel, options: CudaOptions, shared: int, integers: Any, reals: Any) -> Run:
-        queue, together = self.queue, options.threads // options.group
-        most = BLOCKS * cuda_card.multiprocessors(queue.device)
 
         def run(lo: int, hi: int) -> int:
             grid = min(-(-(hi - lo) // together), most)
             if grid > 0:
-                kernel.launch(queue.device, queue.stream, grid, shared, _PLACES.pack(*integers, lo, hi, *reals))
+                call = layout + _PLACES.pack(*places, lo, hi, *reals)
+                kernel.launch(queue.device, queue.stream, grid, shared, call)
             return -1
 
         return run

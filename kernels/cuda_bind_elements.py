@@ -32,6 +32,7 @@ MOST_BLOCKS = 1 << 20
 _elements, _probs = (lru_cache(maxsize=None)(make) for make in (make_elements, make_probs))
 
 
+@lru_cache(maxsize=64)
 def code_of(dtype: np.dtype[Any]) -> str:
     """The element code of a dtype."""
     return "bf" if dtype.name == "bfloat16" else "b1" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize}"
@@ -106,9 +107,8 @@ def _over_elements(
     kernel, lanes, shared = _fitted(
         formula, (rows, columns), tuple(map(form, inputs)), tuple(map(form, outputs)), sums is not None
     )
-    places = [
-        n for array in (*inputs, *outputs) for n in ((0, 0, 0) if array is None else (array.address, *array.strides))
-    ]
+    given = [(0, 0, 0) if array is None else (array.address, *array.strides) for array in (*inputs, *outputs)]
+    places = [number for three in given for number in three]
     factor, scale = scale_of(settings["grad_scale"])
     reals = *(settings[name] for name in SETTINGS[:-1]), factor, threshold
     head = columns, max(-(-columns // SEGMENT), 1), *places, address(sums), scale, queue.status

@@ -19,11 +19,14 @@ from .cuda_card import SIMULATED
 class Kernel:
     """A kernel specialised by `key`: a function of int64 and then float64 arguments, for blocks of so many threads.
 
+    Registers are left for `resident` threads of a multiprocessor; where that is 0, the assembler finds a number.
     ``call`` packs the arguments of one launch.
     """
 
-    def __init__(self, function: Callable[..., None], key: Any, integers: int, reals: int, threads: int) -> None:
-        self.function, self.key, self.threads = function, key, threads
+    def __init__(
+        self, function: Callable[..., None], key: Any, integers: int, reals: int, threads: int, resident: int = 0
+    ) -> None:
+        self.function, self.key, self.threads, self.resident = function, key, threads, resident
         self.integers, self.reals = integers, reals
         self.call = struct.Struct(f"={integers}q{reals}d")
         self._loaded: dict[int, Any] = {}
@@ -55,7 +58,7 @@ class Kernel:
 
         with self._lock:
             if device not in self._loaded:
-                ptx = ptx_of(self, cuda_card.capability(device))
+                ptx = ptx_of(self)
                 self._loaded[device] = cuda_card.kernel_of(ptx, ENTRY, device)
             return self._loaded[device]
 
@@ -67,8 +70,8 @@ class Kernel:
         cuda_twins.launch(self.function, (*values[: self.integers], *reals), grid, self.threads, shared)
 
 
-def ptx_of(kernel: Kernel, cc: tuple[int, int] | tuple[int, int, str]) -> str:
-    """A kernel's PTX for a compute capability, such as ``(9, 0)``."""
+def ptx_of(kernel: Kernel) -> str:
+    """A kernel's PTX."""
     from .cuda_ptx import ptx_for
 
-    return ptx_for(kernel.function, kernel.key, kernel.integers, kernel.reals, kernel.threads, cc)
+    return ptx_for(kernel.function, kernel.key, kernel.integers, kernel.reals, kernel.threads, kernel.resident)

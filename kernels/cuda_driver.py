@@ -19,8 +19,8 @@ from .cuda_errors import CudaError
 
 __all__ = [
     "Arguments", "CudaError", "allocate", "capability", "context", "copy", "count", "destroy_event", "destroy_stream",
-    "device_of", "event", "finished", "free", "kernel_of", "launch", "memory", "multiprocessors", "name", "pin",
-    "record", "shared_limit", "stream", "synchronize", "unpin", "wait_event", "wait_for", "why_not",
+    "device_of", "event", "finished", "free", "is_pinned", "kernel_of", "launch", "memory", "multiprocessors", "name",
+    "pin", "record", "shared_limit", "stream", "synchronize", "unpin", "wait_event", "wait_for", "why_not",
 ]  # fmt: skip
 
 LEAST_CAPABILITY = (8, 0)  # the first to round to bfloat16
@@ -142,6 +142,14 @@ def device_of(address: int) -> int | None:
     if status != 0 or int(kind) != int(driver.CUmemorytype.CU_MEMORYTYPE_DEVICE):
         return None
     return int(_call("cuPointerGetAttribute", kinds.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address))
+
+
+def is_pinned(address: int) -> bool:
+    """Whether an address is in host memory that copies need not pass by, of whoever."""
+    driver = _api()
+    kind = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+    status, found = driver.cuPointerGetAttribute(kind, address)
+    return status == 0 and int(found) == int(driver.CUmemorytype.CU_MEMORYTYPE_HOST)
 
 
 class Context:

@@ -11,6 +11,7 @@ WARP = 32
 if SIMULATED:
     from .cuda_schedule import *  # noqa: F403
     from .cuda_twin_memory import *  # noqa: F403
+    from .cuda_twin_shared import *  # noqa: F403
     from .cuda_twins import *  # noqa: F403
 else:
     from .cuda_memory import *  # noqa: F403

@@ -106,27 +106,31 @@ def device_functions(options: CudaOptions) -> SimpleNamespace:
     return device
 
 
-# The sums of a thread: maximum; reference; (Σ e^t, Σ e^t·t, Σ e^2t); (how many classes rank before the target, the
-# first class of the batch that holds the maximum); (Σ w·z, Σ y, Σ y·z, Σ y·log y). With float64 logits z is relative to
-# the maximum.
+# The sums of a thread: maximum; reference; (Σ e^t, Σ e^t·t, Σ e^t and Σ e^2t without the target); (how many classes
+# rank before the target, the first class of the batch that holds the maximum); (Σ w·z, Σ y, Σ y·z, Σ y·log y). With
+# float64 logits z is relative to the maximum.
 
 
 def no_sums(options: CudaOptions) -> Any:
     """Sums over nothing, relative to a reference that is known, or the least there is."""
     real, online = options.real_type, options.online
-    minus, lowest = real(-math.inf), real(LOWEST)
+    minus, lowest, zero = real(-math.inf), real(LOWEST), np.float64(0)
 
     @jit
     def start(reference: Any) -> Any:
         base = lowest if online else reference
-        return minus, base, (0.0, 0.0, 0.0), (0, -1), (0.0, 0.0, 0.0, 0.0)
+        return minus, base, (zero, zero, zero, zero), (0, -1), (zero, zero, zero, zero)
 
     return start
 
 
 def exponential_sums(options: CudaOptions, term: Any) -> Any:
-    """Σ e^t, Σ e^t·t and Σ e^2t over the logits of a vector, t being relative to a reference; in float64."""
-    least, scored = options.real_type(numerics.LEAST[options.real_type]), options.result == "score"
+    """Σ e^t and Σ e^t·t over the logits of a vector, relative to a reference; Σ e^t and Σ e^2t without the target.
+
+    In float64. What 1 - p would cancel in the Brier score is so added up by itself.
+    """
+    least, zero = (options.real_type(v) for v in (numerics.LEAST[options.real_type], 0))
+    scored = options.result == "score"
 
     @jit
     def one(items: Any, k: Any, base: Any) -> Any:
@@ -137,19 +141,26 @@ def exponential_sums(options: CudaOptions, term: Any) -> Any:
         return items[0] * maximum(least, items[1] - base)
 
     @jit
-    def square(items: Any, k: Any, base: Any) -> Any:
-        return items[0] * items[0]
-
-    terms, leads, squares, total = each(one), each(lead), each(square), fold(plus)
+    def other(items: Any, k: Any, ahead: Any) -> Any:
+        return select(k == ahead, zero, items[0])
 
     @jit
-    def sums(items: Any, k: Any, base: Any) -> Any:
-        (z,) = items
+    def square(items: Any, k: Any, a: Any) -> Any:
+        return items[0] * items[0]
+
+    terms, leads, others, squares, total = each(one), each(lead), each(other), each(square), fold(plus)
+
+    @jit
+    def sums(items: Any, k: Any, a: Any) -> Any:
+        (z,), (base, first, step, target) = items, a
         e = terms((z,), base)
         if scored:
-            return wide(total(e)), wide(total(leads((e, z), base))), wide(total(squares((e,), base)))
-        return wide(total(e)), 0.0, 0.0
+            rest = others((e,), target - first - k * step)
+            energy, squared = wide(total(leads((e, z), base))), wide(total(squares((rest,), base)))
+            return wide(total(e)), energy, wide(total(rest)), squared
+        return wide(total(e)), nothing, nothing, nothing
 
+    nothing = np.float64(0)
     return sums
 
 
@@ -182,43 +193,28 @@ def target_sums(options: CudaOptions, log: Any) -> Any:
 
 
 def ranking(options: CudaOptions) -> Any:
-    """How many classes of a vector rank before the target, and its logits without the target's.
-
-    A class ranks before the target if its logit is greater, or equal and it comes first.
-    """
-    minus = options.real_type(-math.inf)
+    """How many classes of a vector rank before the target: if greater, or equal and first."""
 
     @jit
     def before(items: Any, k: Any, a: Any) -> Any:
-        ahead, _, (_, z_target, above) = a
+        ahead, z_target, above = a
         return select(items[0] >= select(k < ahead, z_target, above), 1, 0)
 
-    @jit
-    def other(items: Any, k: Any, ahead: Any) -> Any:
-        return select(k == ahead, minus, items[0])
-
-    counts, others, total = each(before), each(other), fold(plus)
+    counts, total = each(before), fold(plus)
 
     @jit
     def rank(items: Any, k: Any, a: Any) -> Any:
-        """Vector number k of a batch; its target is so many classes ahead."""
-        first, step, aimed = a
-        ahead = aimed[0] - first - k * step
-        return total(counts((items[0],), (ahead, step, aimed)))
+        first, step, (target, z_target, above) = a
+        return total(counts((items[0],), (target - first - k * step, z_target, above)))
 
-    @jit
-    def without(items: Any, k: Any, a: Any) -> Any:
-        first, step, aimed = a
-        return others((items[0],), aimed[0] - first - k * step)
-
-    return each(rank), each(without)
+    return each(rank)
 
 
 def batch(options: CudaOptions, device: SimpleNamespace) -> Any:
     """Add a batch of vectors to a thread's sums: the class `first` and, in each further vector, `step` classes on."""
     real_type, online, scored = options.real_type, options.online, options.result == "score"
     lowest, far, log2e = real_type(LOWEST), real_type(FAR), real_type(numerics.LOG2E)
-    largest, total, (ranks, without) = fold(greater), fold(plus), ranking(options)
+    largest, total, ranks = fold(greater), fold(plus), ranking(options)
     sums_of, exact_of = each(exponential_sums(options, device.term)), chain(target_sums(options, device.log))
 
     @jit
@@ -227,46 +223,45 @@ def batch(options: CudaOptions, device: SimpleNamespace) -> Any:
 
     @jit
     def added(p: Any, q: Any) -> Any:
-        return p[0] + q[0], p[1] + q[1], p[2] + q[2]
+        return p[0] + q[0], p[1] + q[1], p[2] + q[2], p[3] + q[3]
 
     peaks, together = each(peak_of), fold(added)
 
     @jit
     def add(state: Any, z: Any, y: Any, w: Any, first: Any, step: Any, aimed: Any) -> Any:
-        best, base, mass_sums, (before, where), exact = state
-        total_, energy, square = mass_sums
+        best, base, (mass, energy, rest, square), (before, where), exact = state
         peak = largest(peaks((z,), 0))
         if scored:
             where = select(peak > best, first, where)
             before = before + total(ranks((z,), (first, step, aimed)))
-            z = without((z,), (first, step, aimed))
         best = fmax(best, peak)
         if online:
             raised = fmax(best, lowest)
             fall = fmax(base - raised, far)
             factor = wide(ex2(fall * log2e))
-            energy = factor * (energy + wide(fall) * total_)
-            total_, square, base = factor * total_, factor * factor * square, raised
-        here, lead, squared = together(sums_of((z,), base))
+            energy = factor * (energy + wide(fall) * mass)
+            mass, rest, square, base = factor * mass, factor * rest, factor * factor * square, raised
+        here, lead, others, squared = together(sums_of((z,), (base, first, step, aimed[0])))
         exact = exact_of(exact, (z, y, w), base)
-        return best, base, (total_ + here, energy + lead, square + squared), (before, where), exact
+        sums = mass + here, energy + lead, rest + others, square + squared
+        return best, base, sums, (before, where), exact
 
     return add
 
 
 def lanes_sums(options: CudaOptions) -> Any:
-    """What a thread's sums come to relative to the row's maximum: (total, energy, square), (shift, mass, moment)."""
+    """What a thread's sums of exponentials come to relative to the row's maximum."""
     real, online = options.real_type, options.online
     far, log2e = real(FAR), real(numerics.LOG2E)
 
     @jit
     def relative(state: Any, base: Any) -> Any:
-        _, mine, (total, energy, square), _, _ = state
+        _, mine, (total, energy, rest, square), _, _ = state
         if online:
             fall = fmax(mine - base, far)
             factor = wide(ex2(fall * log2e))
-            return factor * total, factor * (energy + wide(fall) * total), factor * factor * square
-        return total, energy, square
+            return factor * total, factor * (energy + wide(fall) * total), factor * rest, factor * factor * square
+        return total, energy, rest, square
 
     return relative
 

@@ -1,13 +1,13 @@
 """PTX of kernels: compiled by Numba's CUDA target, kept on disk where Numba keeps the CPU's kernels.
 
-No dispatcher of Numba's is involved, no linker and no context of its own: the driver assembles the text.
+One text serves every card: kernels use nothing that came after compute capability 8.0, and the driver assembles the
+text for the card that it finds. No dispatcher of Numba's is involved, no linker and no context of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import os
 import re
 import tempfile
@@ -18,12 +18,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from numba import cuda
 from numba.core.caching import FunctionCache
 from numba.cuda import compiler, dispatcher, types
 
 from .jit import stamp
 
+CC = (8, 0)
+"""The least compute capability that kernels run on, for which they are compiled."""
 ENTRY = "fusedloss_kernel"
 """The name of the one kernel in any PTX of ours."""
 COMPILERS = ("numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu12", "llvmlite")
@@ -73,35 +74,38 @@ def _write(path: Path, ptx: str) -> None:
             raise
 
 
-def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, threads: int, cc: Any) -> str:
-    """The PTX of a kernel for a compute capability, such as (9, 0): from the disk, or compiled and put there."""
+def ptx_for(function: Callable[..., None], key: Any, integers: int, reals: int, threads: int, resident: int = 0) -> str:
+    """The PTX of a kernel: from the disk, or compiled and put there."""
     folder = _folder()
     if folder is None:
-        return compiled(function, integers, reals, threads, cc)
-    digest = hashlib.sha256(repr((key, integers, reals, threads, cc)).encode()).hexdigest()[:40]
+        return compiled(function, integers, reals, threads, resident)
+    digest = hashlib.sha256(repr((key, integers, reals, threads, resident)).encode()).hexdigest()[:40]
     path = folder / f"fusedloss.{digest}.ptx"
     ptx = _read(path)
     if ptx is None:
-        ptx = compiled(function, integers, reals, threads, cc)
+        ptx = compiled(function, integers, reals, threads, resident)
         _write(path, ptx)
     return ptx
 
 
-def compiled(function: Callable[..., None], integers: int, reals: int, threads: int, cc: Any) -> str:
+def compiled(function: Callable[..., None], integers: int, reals: int, threads: int, resident: int = 0) -> str:
     """The PTX of a kernel, compiled now."""
     signature = (types.int64,) * integers + (types.float64,) * reals
-    options = {"device": False, "abi": "numba", "cc": cc, "launch_bounds": threads}
-    with compiler.global_compiler_lock, _no_device(cc):
-        ptx = _uncontracted(function, signature, options)
+    bounds = (threads, resident // threads) if resident else threads
+    options = {"device": False, "abi": "numba", "cc": CC, "launch_bounds": bounds}
+    with compiler.global_compiler_lock, _no_device():
+        library, _ = compiler._compile_pyfunc_with_fixup(function, signature, **options)
+        _tell_nvvm(library)
+        ptx = library.get_asm_str(cc=CC)
     (mangled,) = re.findall(r"\.visible \.entry (\S+?)\(", ptx)
     ptx = re.sub(r"\.common \.global .*NumbaEnv.*;\n", "", ptx)  # Numba's constants, of which kernels have none
     return ptx.replace(mangled, ENTRY)
 
 
 @contextlib.contextmanager
-def _no_device(cc: Any) -> Iterator[None]:
+def _no_device() -> Iterator[None]:
     """Let Numba compile device functions without a driver: it asks the current device for what it was told."""
-    asked, told = dispatcher.get_current_device, SimpleNamespace(compute_capability=cc[:2])
+    asked, told = dispatcher.get_current_device, SimpleNamespace(compute_capability=CC)
     dispatcher.get_current_device = lambda: told
     try:
         yield
@@ -109,14 +113,16 @@ def _no_device(cc: Any) -> Iterator[None]:
         dispatcher.get_current_device = asked
 
 
-def _uncontracted(function: Callable[..., None], signature: Any, options: dict[str, Any]) -> str:
-    """PTX that rounds products before it adds to them, but for the kernels' own `fma`: as on the CPU.
+def _tell_nvvm(library: Any) -> None:
+    """Tell NVVM what `numba.cuda.compile` has no options for.
 
-    Where NVVM may contract, one formula can come out differently in two kernels.
+    Products are rounded before something is added to them, but for the kernels' own `fma`: as on the CPU, and so that
+    one formula comes out the same in all kernels. Functions may hold barriers and shuffles, which must not be moved
+    into branches, so they are convergent, as in CUDA C++. Each of them is given once.
     """
-    if "fma" in inspect.signature(cuda.compile).parameters:
-        ptx, _ = cuda.compile(function, signature, output="ptx", fma=False, **options)
-        return str(ptx)
-    library, _ = compiler._compile_pyfunc_with_fixup(function, signature, **options)
     library._nvvm_options["fma"] = False
-    return str(library.get_asm_str(cc=options["cc"]))
+    modules = {id(module): module for module in library.modules}.values()
+    for module in modules:
+        for function in module.functions:
+            function.attributes.add("convergent")
+    library._llvm_strs = [str(module) for module in modules]

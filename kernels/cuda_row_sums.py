@@ -10,9 +10,9 @@ from .cuda_machine import fmax, jit, peek, poke, real, select, vote_any, whole, 
 from .cuda_ops import LOWEST, SIZES, greater, over_group, plus
 from .cuda_parts import BATCH, CudaOptions, lanes_sums
 
-SLOTS = 13
+SLOTS = 14
 """Numbers that the warps of a block exchange for a row: each has a place of its own in shared memory."""
-REFERENCE, PEAK, TOTAL, ENERGY, SQUARE, BEFORE, SHIFT, MASS, MOMENT, NEGENTROPY, WINNER, NAN, AMID = range(SLOTS)
+REFERENCE, PEAK, TOTAL, ENERGY, REST, SQUARE, BEFORE, SHIFT, MASS, MOMENT, NEGENTROPY, WINNER, NAN, AMID = range(SLOTS)
 
 
 def group_sums(options: CudaOptions) -> Any:
@@ -25,7 +25,7 @@ def group_sums(options: CudaOptions) -> Any:
         options.real_type(LOWEST),
     )
     add = [over_group(plus, group, "f8", slot) for slot in range(SLOTS)]
-    total_of, energy_of, square_of, before_of = add[TOTAL], add[ENERGY], add[SQUARE], add[BEFORE]
+    total_of, energy_of, rest_of, square_of, before_of = (add[k] for k in (TOTAL, ENERGY, REST, SQUARE, BEFORE))
     shift_of, mass_of, moment_of, negentropy_of = add[SHIFT], add[MASS], add[MOMENT], add[NEGENTROPY]
 
     @jit
@@ -34,17 +34,18 @@ def group_sums(options: CudaOptions) -> Any:
         top = peak(mine)
         if online:
             base = fmax(top, lowest)
-        total, energy, square = relative(state, base)
+        total, energy, rest, square = relative(state, base)
         total = total_of(total)
         if scored:
-            energy, square, before = energy_of(energy), square_of(square), before_of(wide(before))
+            energy, rest, square = energy_of(energy), rest_of(rest), square_of(square)
+            before = before_of(wide(before))
         if smoothed:
             shift = shift_of(shift)
         if soft:
             mass, moment = mass_of(mass), moment_of(moment)
             if divergence:
                 negentropy = negentropy_of(negentropy)
-        return (top, base), (total, energy, square, before), (shift, mass, moment, negentropy), (mine, where)
+        return (top, base), (total, energy, rest, square, before), (shift, mass, moment, negentropy), (mine, where)
 
     return together
 
@@ -86,7 +87,8 @@ def row_values(options: CudaOptions, device: SimpleNamespace) -> Any:
         if matched:
             mass, moment = target_mass, select(target_mass == 0.0, 0.0, target_mass * moment)
         elif hard:
-            mass, moment = target_mass, select(target_mass == 0.0, 0.0, target_mass * wide(z_target))
+            lead = wide(z_target) if online else wide(z_target - peaks[1])
+            mass, moment = target_mass, select(target_mass == 0.0, 0.0, target_mass * lead)
         if online:  # the sums are of z itself
             moment, shift = moment - mass * base, shift - terms[2] * base
         return loss_of((mass, moment, negentropy), shift, base, logd, weight, classes, terms), mass, logd
@@ -169,7 +171,7 @@ def scores(options: CudaOptions, device: SimpleNamespace) -> Any:
         at, step, classes = row
         normalizer, places = to
         top, _ = peaks
-        rest, energy, square, before = totals
+        energy, rest, square, before = totals
         nan, first = -1, 0
         if scored:
             first = find(at, step, classes, top, met, curve)

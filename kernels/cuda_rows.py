@@ -26,7 +26,6 @@ from .cuda_machine import (
     jit,
     load16,
     load16_kept,
-    maximum,
     pack,
     peek,
     poke,
@@ -41,14 +40,16 @@ from .cuda_machine import (
 from .cuda_ops import SIZES, SLOT, elements, greater, over_group
 from .cuda_parts import CudaOptions, batch, device_functions, entry, no_sums
 from .cuda_row_sums import SLOTS, group_sums, hard_target, row_values, scores
-from .numerics import LEAST
 
 ROOM = SLOTS * SLOT
 """Where a row begins in shared memory."""
 
 
-def row_loader(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> Any:
-    """Load the 16 bytes number k of a row as logits, and leave them in shared memory as they lie in memory."""
+def row_loader(options: CudaOptions, device: SimpleNamespace, shifted: bool, careful: bool) -> Any:
+    """Load the 16 bytes number k of a row as logits, and leave them in shared memory as they lie in memory.
+
+    A careful one never loads past the row's end, where it is cut from two loads.
+    """
     code, lanes, size, staged = options.logits, options.lanes, SIZES[options.logits], options.output != ""
     spread, one, transform = unpack(code), peek(code), device.transform
 
@@ -65,7 +66,7 @@ def row_loader(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> 
     @jit
     def load(row: Any, k: Any, curve: Any) -> Any:
         at, shift, safe, kept, room = row
-        if shifted and k >= safe:
+        if shifted and careful and k >= safe:
             return apart((at + 16 * k, curve))
         words = load16_kept(at - shift + 16 * k) if shifted else load16(at + 16 * k)
         if staged and k < kept:
@@ -148,13 +149,18 @@ def operand_loader(options: CudaOptions, lanes: int) -> Any:
 def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> Any:
     """A thread's sums over its share of a row; what is left of the row after the last 16 bytes goes to thread 0."""
     lanes, group, size, start = options.lanes, options.group, SIZES[options.logits], no_sums(options)
-    load, rest, add = row_loader(options, device, shifted), rest_loader(options, device), batch(options, device)
+    rest, add = rest_loader(options, device), batch(options, device)
     (operands, some_operands), stride, flight = operand_loader(options, lanes), group * lanes, options.vectors
 
-    @jit
-    def load_next(j: Any, a: Any) -> Any:
-        row, k, curve = a
-        return load(row, k + j * group, curve)
+    def loader(careful: bool, n: int) -> Any:
+        load = row_loader(options, device, shifted, careful)
+
+        @jit
+        def load_next(j: Any, a: Any) -> Any:
+            row, k, curve = a
+            return load(row, k + j * group, curve)
+
+        return table(load_next, n)
 
     @jit
     def targets_next(items: Any, j: Any, a: Any) -> Any:
@@ -166,18 +172,18 @@ def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) ->
         beside, c, target = a
         return operands(items[0], beside, c + j * stride, target)[1]
 
-    several, single, targets, weights = (
-        table(load_next, flight),
-        table(load_next, 1),
-        each(targets_next),
-        each(weights_next),
-    )
+    several, last, single = loader(False, flight), loader(True, flight), loader(True, 1)
+    targets, weights = each(targets_next), each(weights_next)
 
     @jit
     def sums(row: Any, beside: Any, classes: Any, lane: Any, reference: Any, aimed: Any, curve: Any) -> Any:
         state, k, vectors, target = start(reference), lane, classes // lanes, aimed[0]
         while k + (flight - 1) * group < vectors:
-            z, c = several((row, k, curve)), k * lanes
+            c = k * lanes
+            if shifted and k + (flight - 1) * group >= row[2]:
+                z = last((row, k, curve))
+            else:
+                z = several((row, k, curve))
             y, w = targets((z,), (beside, c, target)), weights((z,), (beside, c, target))
             state = add(state, z, y, w, c, stride, aimed)
             k += flight * group
@@ -324,30 +330,20 @@ def place(number: Any, inner: Any, outer_step: Any, inner_step: Any) -> Any:
 
 def row_finisher(options: CudaOptions, device: SimpleNamespace) -> Any:
     """Write a row's loss and scores, and give what its output needs: gain, hit and uniform."""
-    values_of, report_of, exp, factors_of = (
-        row_values(options, device),
-        scores(options, device),
-        device.exp,
-        device.factors,
-    )
+    values_of, report_of, factors_of = row_values(options, device), scores(options, device), device.factors
     put, size, convert, hard = poke(options.real), SIZES[options.real], real(options.real), options.target == "hard"
-    scored, reported = options.result == "score", options.result in ("score", "lse")
-    least = options.real_type(LEAST[options.real_type])
+    reported = options.result in ("score", "lse")
 
     @jit
     def finish(row: Any, number: Any, live: Any, lane: Any, aimed: Any, sums: Any, weight: Any, to: Any, terms: Any,
                curve: Any) -> Any:  # fmt: skip
-        peaks, (total, energy, square, before), exact, met = sums
-        (target, z_target, target_mass), classes, d = aimed, row[2], total
-        if scored and hard and target >= 0:  # the target was left out, since 1 - p would cancel
-            lead = z_target - peaks[1]
-            e = wide(exp(lead))
-            d, energy = total + e, energy + e * wide(maximum(least, lead))
+        peaks, (d, energy, rest, square, before), exact, met = sums
+        (target, z_target, target_mass), classes = aimed, row[2]
         value, mass, logd = values_of(peaks, d, exact, z_target, target_mass, weight, wide(classes), terms)
         if live and lane == 0 and to[0] != 0:
             put(to[0] + size * number, convert(value if target >= 0 or not hard else 0.0))
         if reported:
-            totals = total, energy, square, before
+            totals = energy, rest, square, before
             report_of(row, number, live, lane, target, z_target, d, logd, peaks, totals, met, to[1:], curve)
         gain, hit, uniform = factors_of(mass, wide(peaks[1]), d, logd, weight, wide(classes), terms)
         return convert(gain), convert(hit), convert(uniform)

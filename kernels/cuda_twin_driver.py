@@ -9,12 +9,13 @@ import itertools
 import numpy as np
 
 from .cuda_errors import CudaError
-from .cuda_twin_memory import ROOM, lend, retract
+from .cuda_twin_memory import lend, retract
+from .cuda_twin_shared import ROOM
 
 __all__ = [
     "CudaError", "allocate", "capability", "context", "copy", "count", "destroy_event", "destroy_stream", "device_of",
-    "event", "finished", "free", "memory", "multiprocessors", "name", "pin", "record", "shared_limit", "stream",
-    "synchronize", "unpin", "wait_event", "wait_for", "why_not",
+    "event", "finished", "free", "is_pinned", "memory", "multiprocessors", "name", "pin", "record", "shared_limit",
+    "stream", "synchronize", "unpin", "wait_event", "wait_for", "why_not",
 ]  # fmt: skip
 
 MEMORY = 1 << 36
@@ -57,6 +58,11 @@ def memory(_device: int) -> tuple[int, int]:
 def device_of(address: int) -> int | None:
     """The device whose memory an address is in; None for host memory."""
     return 0 if any(begin <= address < begin + len(block) for begin, block in _allocated.items()) else None
+
+
+def is_pinned(_address: int) -> bool:
+    """Whether an address is in host memory that copies need not pass by, of whoever."""
+    return False
 
 
 def context(_device: int) -> contextlib.AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""The memory of a simulated card: host memory that was lent to it, and one block's shared memory.
+"""The global memory of a simulated card: host memory that was lent to it.
 
 Every access is checked. What lies outside lent memory or is not aligned is a `Fault`, as is writing what was lent for
 reading.
@@ -17,10 +17,7 @@ import numpy as np
 
 from .cuda_schedule import Fault
 
-__all__ = [
-    "atomic_least", "funnel", "held", "held16", "hold", "hold16", "load16", "load16_kept", "pack", "peek", "poke",
-    "store16", "unpack",
-]  # fmt: skip
+__all__ = ["atomic_least", "funnel", "load16", "load16_kept", "pack", "peek", "poke", "store16", "unpack"]
 
 DTYPE = {
     "bf": "u2", "f2": "f2", "f4": "f4", "f8": "f8", "b1": "u1", "words": "V16",
@@ -28,8 +25,6 @@ DTYPE = {
 }  # fmt: skip
 SIZE = {code: np.dtype(dtype).itemsize for code, dtype in DTYPE.items()}
 LARGEST = 2**63 - 1
-ROOM = 227 * 1024
-"""Bytes of shared memory that a block can have."""
 
 _ffi = cffi.FFI()
 _lent: Counter[tuple[int, int, bool]] = Counter()
@@ -39,9 +34,6 @@ _bounds: list[int] = []  # begin and end of each range in turn, rising
 _bases: list[int] = []  # by the index of a range's end in `_bounds`, as below
 _writable: list[bool] = []
 _views: dict[str, list[Any]] = {code: [] for code in DTYPE}
-_room = np.zeros(ROOM // 16 + 1, "V16")
-_room_bytes = _room.view("u1")
-_size = 0
 
 _cell16 = np.zeros(2, "V16")
 _cells = {code: _cell16.view(dtype) for code, dtype in DTYPE.items()}
@@ -97,15 +89,10 @@ def _renew() -> None:
         views[:] = [None] * (len(_bounds) + 1)
 
 
-def begin_block(shared: int) -> None:
-    """Shared memory of so many bytes, full of NaN; and what is lent by now."""
-    global _size
-    if not 0 <= shared <= ROOM:
-        raise Fault(f"{shared} bytes of shared memory, of {ROOM}")
+def prepare() -> None:
+    """See what is lent by now."""
     if _stale:
         _renew()
-    _size = shared
-    _room_bytes[: shared + 16] = 0xFF
 
 
 def _view(code: str, index: int) -> Any:
@@ -118,7 +105,7 @@ def _view(code: str, index: int) -> Any:
     return view
 
 
-def _refused(what: str, at: int, size: int) -> Fault:
+def refused(what: str, at: int, size: int) -> Fault:
     if at % size:
         return Fault(f"{what} of {size} bytes at {at}, which is not a multiple of {size}")
     return Fault(f"{what} of {size} bytes at {at}, outside the memory that was lent")
@@ -132,22 +119,9 @@ def _far(code: str) -> Any:
     def find(at: int) -> Any:
         k = bisect_right(bounds, at)
         if not k & 1 or at & rest or at + size > bounds[k]:
-            raise _refused("a global access", at, size)
+            raise refused("a global access", at, size)
         view = views[k]
         return _view(code, k) if view is None else view, (at - bases[k]) >> shift
-
-    return find
-
-
-def _near(code: str) -> Any:
-    """``f(offset) -> array, index`` for shared memory."""
-    size, view = SIZE[code], _room.view(DTYPE[code])
-    rest, shift = size - 1, size.bit_length() - 1
-
-    def find(at: int) -> Any:
-        if at & rest or not 0 <= at <= _size - size:
-            raise _refused("a shared access", at, size)
-        return view, at >> shift
 
     return find
 
@@ -176,7 +150,18 @@ def _rounded(value: Any) -> int:
     return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
 
 
-def _reader(code: str, find: Any) -> Any:
+def read_as(code: str) -> str:
+    """Of which code `reader` takes elements: of 16-bit floats, the bits."""
+    return "u2" if code == "f2" else code
+
+
+def written_as(code: str) -> str:
+    """Of which code `writer` takes elements: of integers, the bits."""
+    return code.replace("i", "u")
+
+
+def reader(code: str, find: Any) -> Any:
+    """``f(at)``, for elements that ``find(at)`` gives as an array and an index."""
     if code in ("f4", "f8"):
 
         def read(at: int) -> Any:
@@ -198,7 +183,8 @@ def _reader(code: str, find: Any) -> Any:
     return read
 
 
-def _writer(code: str, find: Any) -> Any:
+def writer(code: str, find: Any) -> Any:
+    """``f(at, value)``, likewise."""
     mask = (1 << 8 * SIZE[code]) - 1
     if code == "bf":
 
@@ -229,33 +215,16 @@ def _writer(code: str, find: Any) -> Any:
     return write
 
 
-def _find(code: str, where: Any) -> Any:
-    """Bits of floats are read, and integers written, as unsigned ones."""
-    return where({"f2": "u2"}.get(code, code))
-
-
 @cache
 def peek(code: str) -> Any:
     """``f(at)``: the element at a global address."""
-    return _reader(code, _far("u2" if code == "f2" else code))
+    return reader(code, _far(read_as(code)))
 
 
 @cache
 def poke(code: str) -> Any:
     """``f(at, value)``: store an element at a global address."""
-    return _writer(code, _far(code.replace("i", "u")))
-
-
-@cache
-def held(code: str) -> Any:
-    """``f(offset)``: the element at a byte offset of shared memory."""
-    return _reader(code, _near("u2" if code == "f2" else code))
-
-
-@cache
-def hold(code: str) -> Any:
-    """``f(offset, value)``: store an element at a byte offset of shared memory."""
-    return _writer(code, _near(code.replace("i", "u")))
+    return writer(code, _far(written_as(code)))
 
 
 def atomic_least(at: int, value: int) -> None:
@@ -264,7 +233,7 @@ def atomic_least(at: int, value: int) -> None:
     view[k] = min(view.item(k), int(value))
 
 
-_far_i8, _far16, _near16 = _far("i8"), _far("words"), _near("words")
+_far_i8, _far16 = _far("i8"), _far("words")
 
 
 # ---- 16 bytes at a time ----------------------------------------------------------------------------------------------
@@ -282,18 +251,6 @@ load16_kept = load16
 def store16(at: int, words: Any) -> None:
     """Store 16 bytes at a global address that is a multiple of 16."""
     view, k = _far16(at)
-    view[k] = words
-
-
-def held16(offset: int) -> Any:
-    """The 16 bytes at an offset of shared memory that is a multiple of 16."""
-    view, k = _near16(offset)
-    return view[k]
-
-
-def hold16(offset: int, words: Any) -> None:
-    """Store 16 bytes at an offset of shared memory that is a multiple of 16."""
-    view, k = _near16(offset)
     view[k] = words
 
 

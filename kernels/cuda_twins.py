@@ -13,28 +13,11 @@ from typing import Any
 import cffi
 import numpy as np
 
-from . import cuda_schedule, cuda_twin_memory
+from . import cuda_schedule, cuda_twin_memory, cuda_twin_shared
 
 __all__ = [
-    "absolute",
-    "chain",
-    "each",
-    "ex2",
-    "exponent",
-    "fma",
-    "fmax",
-    "fold",
-    "following",
-    "jit",
-    "mantissa",
-    "maximum",
-    "minimum",
-    "pow2",
-    "real",
-    "select",
-    "table",
-    "whole",
-    "wide",
+    "absolute", "chain", "each", "ex2", "exponent", "fma", "fmax", "fold", "following", "jit", "mantissa", "maximum",
+    "minimum", "pow2", "real", "select", "table", "whole", "wide",
 ]  # fmt: skip
 
 f4, f8 = np.float32, np.float64
@@ -45,6 +28,7 @@ _fma4, _fma8 = _math.fmaf, _math.fma
 
 # One cell of each type: storing there and reading back is the cheapest way to round, and to see bits.
 _cell4 = np.zeros(1, f4)
+_single_cell = memoryview(_cell4)
 _cells = memoryview(bytearray(8))
 _float, _float_bits, _double, _double_bits = (_cells.cast(kind) for kind in "fIdQ")
 _POW2_4 = list((np.arange(1 << 9, dtype=np.uint32) << 23).view(f4))
@@ -55,7 +39,12 @@ _ZERO, _INFINITE = f4(0), f4(math.inf)
 
 def launch(function: Any, args: Any, grid: int, count: int, shared: int) -> None:
     """Run a kernel: `grid` blocks of `count` threads, with so many bytes of shared memory."""
-    cuda_schedule.run(function, args, grid, count, lambda: cuda_twin_memory.begin_block(shared))
+
+    def begin() -> None:
+        cuda_twin_memory.prepare()
+        cuda_twin_shared.begin_block(shared)
+
+    cuda_schedule.run(function, args, grid, count, begin)
 
 
 def jit(function: Any) -> Any:
@@ -69,7 +58,13 @@ def _typed(value: Any) -> Any:
 
 def fma(a: Any, b: Any, c: Any) -> Any:
     if a.__class__ is f4 and b.__class__ is f4 and c.__class__ is f4:
-        _cell4[0] = _fma4(a, b, c)
+        # In float64 the product is exact. Rounding the sum there first changes nothing, unless that is what brings it
+        # halfway between two float32, or near their least; then, or for NaN, the C library is asked, which is slower.
+        total = float(a) * float(b) + float(c)
+        _double[0] = total
+        if _double_bits[0] & 0x1FFFFFFF == 0x10000000 or not (total > 1e-37 or total < -1e-37):
+            total = _fma4(a, b, c)
+        _single_cell[0] = total
         return _cell4[0]
     return f8(_fma8(a, b, c))
 
@@ -135,7 +130,7 @@ def ex2(x: Any) -> Any:
         return _ZERO
     if power >= 128.0:
         return _INFINITE
-    _cell4[0] = 2.0**power
+    _single_cell[0] = 2.0**power
     return _cell4[0]
 
 

@@ -60,6 +60,8 @@ LOG2E_REST = {np.float32: 1.9259629911266175e-08, np.float64: 2.0355273740931033
 """What log2(e) loses when it is rounded."""
 LEAST = {np.float32: -88.0, np.float64: -709.0}
 """Where e^t is taken for 0."""
+MAGIC = {np.float32: 1.5 * 2**23 + 127, np.float64: 1.5 * 2**52 + 1023}
+"""1.5·2^mantissa rounds what it is added to to an integer, and leaves it, plus the exponent's bias, in the low bits."""
 LN2_PARTS = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
 """log 2 as a float64 whose products with small integers are exact, and the rest (fdlibm)."""
 LOG = (0.1479819860511658591, 0.1531383769920937332, 0.1818357216161805012, 0.2222219843214978396,
@@ -82,17 +84,16 @@ def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..
 
 
 def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False, summed: bool = False) -> Callable[..., Any]:
-    """e^t for t well below overflow: within 1 ulp, exactly 1 at 0, exactly 0 where the result would be subnormal.
+    """e^t for t well below overflow: within 1 ulp, exactly 1 at 0, exactly 0 below 2^-½ of the least normal number.
 
-    e^t = 2^n·2^f with n an integer near t·log2(e) and |f| <= 1/2. Adding 1.5·2^mantissa rounds to an integer and leaves
-    n, plus the exponent's bias, in the low bits of the sum, whence `ops.pow2` takes it. With `gradual`, t <= 0 may have
-    a subnormal result: it is made 2^64 times as large and then scaled. `summed` is for the terms of a sum that has a
-    term 1, with t >= LEAST: within 2 ulp there, and |t|/16 more for a small one.
+    e^t = 2^n·2^f with n an integer near t·log2(e) and |f| <= 1/2; adding `MAGIC` leaves n, plus the exponent's bias, in
+    the low bits of the sum, whence `ops.pow2` takes it: from about LEAST on, the bits of 0. With `gradual`, t <= 0 may
+    have any subnormal result: it is made 2^64 times as large and then scaled. `summed` is for the terms of a sum that
+    has a term 1, with t >= LEAST: within 2 ulp there, and |t|/16 more for a small one.
     """
     single = real is np.float32
     log2e, log2e_rest, bias = real(LOG2E), real(LOG2E_REST[real]), 64 if gradual else 0
-    magic = real(1.5 * 2**23 + 127) if single else real(1.5 * 2**52 + 1023)
-    raised, scale = real(magic + real(bias)), real(2.0**-bias)
+    raised, scale = real(MAGIC[real] + bias), real(2.0**-bias)
     least = real({True: -104, False: -746}[single] if gradual else LEAST[real])
     fma, maximum, pow2 = ops.fma, ops.maximum, ops.pow2
     power = polynomial(jit, ops, tuple(real(c) for c in (*(EXP2_SUMMED if summed else EXP2)[real], 1)))
@@ -140,7 +141,7 @@ def hyperbolic_tangent(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
     single = real is np.float32
     log2e = real(2 * LOG2E)
     ln2, ln2_rest = (real(LN2), real(LN2 - float(real(LN2)))) if single else LN2_PARTS
-    magic = real(1.5 * 2**23 + 127) if single else real(1.5 * 2**52 + 1023)
+    magic = real(MAGIC[real])
     bound, one, two = real(10 if single else 20), real(1), real(2)  # beyond it tanh rounds to 1
     fma, maximum, minimum, pow2 = ops.fma, ops.maximum, ops.minimum, ops.pow2
     rest = polynomial(jit, ops, tuple(real(c) for c in EXPM1[real]))

@@ -1,13 +1,19 @@
 """What every test can ask for: a backend, a random generator; and what a whole run must keep to."""
 
+import gc
 import os
 from collections.abc import Iterator
+
+os.environ.setdefault("FUSEDLOSS_CUDA_SIMULATOR", "1")  # 0: on a card
 
 import hypothesis
 import numpy as np
 import pytest
 
 from fusedloss import backends
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest has a core: PyTorch's threads would spin for another
+gc.set_threshold(50_000)  # compiling makes so many objects that a fifth of its time goes into looking for cycles
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -16,12 +22,10 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 
-@pytest.fixture(params=["numpy", "cpu"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """A ``device=`` of the library; a test that asks for it runs once on each."""
-    if request.param == "cpu":
-        pytest.importorskip("numba")
-    return request.param
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a ``backend``, a ``device=`` of the library, on each; or on those its module names."""
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", getattr(metafunc.module, "BACKENDS", ["numpy", "cpu", "cuda"]))
 
 
 @pytest.fixture
@@ -31,6 +35,22 @@ def on_numpy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     backends._resolve.cache_clear()
     yield
     backends._resolve.cache_clear()
+
+
+@pytest.fixture
+def no_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Let there be no CUDA, for the reason that is given."""
+    reason = "there is no CUDA device"
+
+    def forget() -> None:
+        for cached in (backends._resolve, backends._load):
+            cached.cache_clear()
+
+    for module in ("card", "adopting"):
+        monkeypatch.setattr(f"fusedloss.cuda.{module}.why_not", lambda: reason)
+    forget()
+    yield reason
+    forget()
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ def _machine(*modules):
     return SimpleNamespace(**{name: getattr(module, name) for module in loaded for name in module.__all__})
 
 
-twins = _machine("cuda_schedule", "cuda_twin_memory", "cuda_twins")
+twins = _machine("cuda_schedule", "cuda_twin_memory", "cuda_twin_shared", "cuda_twins")
 
 
 def card():
     """The leaves of the hardware, for kernels that are only compiled."""
-    return _machine("cuda_memory", "cuda_prims")
+    return _machine("cuda_memory", "cuda_prims", "cuda_tuples")
 
 
 @contextlib.contextmanager
@@ -49,3 +49,10 @@ def calculated(function, *args):
     found = []
     launch(lambda: found.extend(function(*row) for row in zip(*(list(arg) for arg in args), strict=True)))
     return found
+
+
+def aligned(nbytes):
+    """Zeroed bytes at a multiple of 16."""
+    room = np.zeros(nbytes + 16, "u1")
+    skip = -room.ctypes.data % 16
+    return room[skip : skip + nbytes]

@@ -1,5 +1,6 @@
 """What the tests of the kernels share: which backends there are, the kernels called plainly, and how close is close."""
 
+import importlib
 from types import ModuleType
 from typing import Any
 
@@ -7,11 +8,23 @@ import ml_dtypes
 import numpy as np
 from fusedloss.kernels import SEGMENT
 
-KERNELS = ["reference", "cpu"]
+KERNELS = ["reference", "cpu", "cuda"]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)]
-WIDE = [np.dtype(np.float32), np.dtype(np.float64)]
+NARROW, WIDE = DTYPES[:2], DTYPES[2:]
+"""Those of 16 bits, widened as they are loaded and rounded as they are stored; and those of the arithmetic itself."""
+
+
+def kernels_of(backend: str) -> ModuleType:
+    """The kernels of a backend, as functions of NumPy arrays."""
+    return importlib.import_module("cuda_kernels" if backend == "cuda" else f"fusedloss.kernels.{backend}")
+
+
+def is_simulated(kernels: ModuleType) -> bool:
+    """Tell kernels that plain Python runs, a microsecond or two for each thing they do."""
+    return getattr(kernels, "SIMULATED", False)
+
 
 LOSS_OPTIONS: dict[str, dict[str, Any]] = {
     "cross_entropy": {

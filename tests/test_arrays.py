@@ -11,6 +11,8 @@ import torch
 import fusedloss as fl
 from fusedloss.arrays import adopt, give
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
@@ -135,12 +137,12 @@ def test_an_empty_list_of_classes(backend):
 
 
 @pytest.mark.parametrize(("kind", "where"), [(2, "a CUDA device"), (10, "DLPack type 10")])
-def test_arrays_elsewhere(kind, where):
+def test_arrays_elsewhere(kind, where, no_card):
     with pytest.raises(fl.DeviceError, match=f"logits is on .*{where}"):
         fl.cross_entropy(OnDevice(kind), [0])
 
 
-def test_cuda_array_interface():
+def test_cuda_array_interface(no_card):
     class Foreign:
         __cuda_array_interface__ = {}  # noqa: RUF012
 

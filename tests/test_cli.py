@@ -11,6 +11,8 @@ from cli_files import CLASSES, ROWS, Files
 import fusedloss as fl
 from fusedloss.cli import main
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 FIELDS = ("nll", "log_normalizer", "prediction", "confidence", "entropy", "rank", "brier")
 
 
@@ -201,6 +203,10 @@ class TestOtherCommands:
             assert text in out
         assert float(out.partition("top-5")[0].partition("accuracy")[2]) > 0.95
 
+    def test_info_without_a_card(self, capsys, no_card):
+        assert main(["info"]) == 0
+        assert f"device cuda   {no_card}" in capsys.readouterr().out
+
     def test_info(self, capsys):
         assert main(["info"]) == 0
         out = capsys.readouterr().out
@@ -209,7 +215,7 @@ class TestOtherCommands:
         assert items["numpy"] == np.__version__
         assert items["threads"] == str(fl.get_num_threads())
         assert items["device numpy"] == "available"
-        assert items["device cuda"] != "available"
+        assert items["device cuda"] == fl.devices()["cuda"].name
         assert items["processor"]
         assert items["cache"]
 

@@ -142,7 +142,7 @@ class TestRefusals:
             (["--nonsense"], "unrecognized arguments: --nonsense"),
         ],
     )
-    def test_options(self, files: Files, capsys, options, message):
+    def test_options(self, files: Files, capsys, no_card, options, message):
         assert self.refuse(capsys, files.logits, files.targets, *options).startswith(message)
 
     def test_threshold(self, files: Files, capsys):
@@ -151,7 +151,7 @@ class TestRefusals:
         assert error.startswith("threshold is 1.5, expected a number in [0, 1]")
 
 
-def test_other_refusals(capsys):
+def test_other_refusals(capsys, no_card):
     assert error_of(capsys).startswith("the following arguments are required: COMMAND")
     assert "invalid choice: 'nonsense'" in error_of(capsys, "nonsense")
     assert "required: TARGETS" in error_of(capsys, "score", "x.npy")

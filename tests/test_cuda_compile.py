@@ -25,18 +25,15 @@ def m():
     return card()
 
 
-@pytest.fixture(params=ARCHITECTURES, ids=ARCHITECTURES.get)
-def cc(request):
-    return request.param
-
-
-def assembled(kernel, cc, integers=2, reals=0, threads=128):
-    """A kernel without local memory, with every helper spliced into it."""
-    found = cubin(cuda_ptx.compiled(kernel, integers, reals, threads, cc))
-    assert (found.stack, found.spills, found.shared) == (0, 0, 0)
-    assert not found.count("LDL")
-    assert not found.count("STL")
-    return found
+def assembled(kernel, integers=2, reals=0, threads=128, archs=ARCHITECTURES):
+    """A kernel for each architecture, without local memory."""
+    ptx = cuda_ptx.compiled(kernel, integers, reals, threads)
+    for arch in archs:
+        found = cubin(ptx, arch)
+        assert (found.stack, found.spills, found.shared) == (0, 0, 0), arch
+        assert not found.count("LDL"), arch
+        assert not found.count("STL"), arch
+        yield found
 
 
 def at_128_bits(found, name):
@@ -53,7 +50,7 @@ def turned(m, count):
 
 
 @pytest.mark.parametrize("code", FORMATS)
-def test_sixteen_bytes_are_one_access(m, cc, code):
+def test_sixteen_bytes_are_one_access(m, code):
     thread, sync, load16, load16_kept, store16 = m.thread, m.sync, m.load16, m.load16_kept, m.store16
     held16, hold16, unpack, pack = m.held16, m.hold16, m.unpack(code), m.pack(code)
     turn = turned(m, {"bf": 8, "f2": 8, "f4": 4, "f8": 2}[code])
@@ -65,26 +62,26 @@ def test_sixteen_bytes_are_one_access(m, cc, code):
         store16(out + at, held16(2032 - at))
         store16(out + at + 2048, load16_kept(x + at))
 
-    found = assembled(kernel, cc)
-    assert [at_128_bits(found, name) for name in ("LDG", "STG", "LDS", "STS")] == [2, 2, 1, 1]
-    assert found.count("LDG.E.NA.128") == 1
-    assert found.count("STG.E.EF.128") == 2
-    assert not found.calls
-    assert found.count("F2FP") == (4 if code in ("bf", "f2") else 0)  # each rounds two
-    assert found.count("BAR.SYNC") == 1
-    assert found.registers <= 32
+    for found in assembled(kernel):
+        assert [at_128_bits(found, name) for name in ("LDG", "STG", "LDS", "STS")] == [2, 2, 1, 1]
+        assert found.count("LDG.E.NA.128") == 1
+        assert found.count("STG.E.EF.128") == 2
+        assert not found.calls
+        assert found.count("F2FP") == (4 if code in ("bf", "f2") else 0)  # each rounds two
+        assert found.count("BAR.SYNC") == 1
+        assert found.registers <= 32
 
 
-def test_the_funnel_is_selects_and_shifts(m, cc):
+def test_the_funnel_is_selects_and_shifts(m):
     load16, store16, funnel, thread = m.load16, m.store16, m.funnel, m.thread
 
     def kernel(x, out, shift):
         at = 16 * thread()
         store16(out + at, funnel(load16(x + at), load16(x + at + 16), shift))
 
-    found = assembled(kernel, cc, 3)
-    assert found.count("SHF.R.W") == 4
-    assert found.count("SEL") <= 11
+    for found in assembled(kernel, 3):
+        assert found.count("SHF.R.W") == 4
+        assert found.count("SEL") <= 11
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -98,15 +95,49 @@ def test_elements(m, code):
         sync()
         poke(out + at, held(128 * size - size - at))
 
-    found = assembled(kernel, (9, 0, "a"))
-    width = {1: "8", 2: "16", 4: "", 8: "64"}[size]
-    for name in ("LDG", "STG", "LDS", "STS"):
-        (kind,) = (kind for kind in found.instructions if kind.split(".")[0] == name)
-        assert width in kind.removeprefix(name)
-    assert not found.calls
+    for found in assembled(kernel, archs=["sm_90a"]):
+        width = {1: "8", 2: "16", 4: "", 8: "64"}[size]
+        for name in ("LDG", "STG", "LDS", "STS"):
+            (kind,) = (kind for kind in found.instructions if kind.split(".")[0] == name)
+            assert width in kind.removeprefix(name)
+        assert not found.calls
 
 
-def test_agreement(m, cc):
+def test_loops_over_tuples_are_unrolled(m):
+    load16, unpack, peek, poke = m.load16, m.unpack("f4"), m.peek("f4"), m.poke("f4")
+
+    @m.jit
+    def product(items, k, a):
+        return items[0] * (peek(a + 4 * k) if k < 3 else items[0])
+
+    @m.jit
+    def more(state, items, k, a):
+        return state + items[0] * a
+
+    @m.jit
+    def plus(a, b):
+        return a + b
+
+    @m.jit
+    def words(k, at):
+        return load16(at + 16 * k)
+
+    two, times, total, on = m.table(words, 2), m.each(product), m.fold(plus), m.chain(more)
+
+    def kernel(x, out):
+        first, second = two(x)
+        reals = unpack(first)
+        poke(out, total(times((reals,), x + 256)))
+        poke(out + 4, on(reals[0], (unpack(second),), reals[1]))
+
+    for found in assembled(kernel, archs=["sm_90a"]):
+        assert found.count("LDG.E.NA.128") == 2
+        assert found.count("FMUL") == found.count("FADD") + 1 == 8
+        assert not found.calls
+        assert found.count("BRA") == 1  # after the end
+
+
+def test_agreement(m):
     thread, vote_any, sync_any, shuffle_xor = m.thread, m.vote_any, m.sync_any, m.shuffle_xor
     peek, number, poke, wide, atomic_least = m.peek("f4"), m.peek("i8"), m.poke("f8"), m.wide, m.atomic_least
 
@@ -123,15 +154,15 @@ def test_agreement(m, cc):
         poke(out + 8 * me, w)
         atomic_least(out, shuffle_xor(number(x + 8 * me), 4))
 
-    found = assembled(kernel, cc)
-    assert found.count("SHFL.BFLY") == 1 + 2 + 2
-    assert found.count("VOTE") >= 1
-    assert found.count("BAR.RED.OR") == 1
-    assert found.count("RED") + found.count("REDG") + found.count("ATOMG") >= 1
-    assert not found.calls
+    for found in assembled(kernel):
+        assert found.count("SHFL.BFLY") == 1 + 2 + 2
+        assert found.count("VOTE") >= 1
+        assert found.count("BAR.RED.OR") == 1
+        assert found.count("RED") + found.count("REDG") + found.count("ATOMG") >= 1
+        assert not found.calls
 
 
-def test_a_loop_around_a_shuffle_keeps_the_warp_together(m, cc):
+def test_a_loop_around_a_shuffle_keeps_the_warp_together(m):
     """Nothing may be moved into a branch that only some lanes take."""
     thread, shuffle_xor, peek, poke = m.thread, m.shuffle_xor, m.peek("f4"), m.poke("f4")
 
@@ -144,14 +175,14 @@ def test_a_loop_around_a_shuffle_keeps_the_warp_together(m, cc):
         if me % 32 == 0:
             poke(out + me // 8, v)
 
-    sass = assembled(kernel, cc).sass
-    shuffles = [line for line in sass.splitlines() if "SHFL.BFLY" in line]
-    assert len(shuffles) == 5
-    assert not any("@" in line for line in shuffles)
+    for found in assembled(kernel):
+        shuffles = [line for line in found.sass.splitlines() if "SHFL.BFLY" in line]
+        assert len(shuffles) == 5
+        assert not any("@" in line for line in shuffles)
 
 
 @pytest.mark.parametrize("code", ["f4", "f8"])
-def test_arithmetic(m, cc, code):
+def test_arithmetic(m, code):
     real, peek, poke, thread = F4 if code == "f4" else F8, m.peek(code), m.poke(code), m.thread
     fma, select, maximum, minimum, fmax, absolute = m.fma, m.select, m.maximum, m.minimum, m.fmax, m.absolute
     pow2, following, of, whole, keep = m.pow2, m.following, m.real(code), m.whole, m.poke("i8")
@@ -167,34 +198,34 @@ def test_arithmetic(m, cc, code):
         poke(out + at + 4096, of(whole(a)) * of(maximum(at, 3)))
         keep(out + at + 5120, absolute(select(a > b, at, -at)) + whole(b))
 
-    found = assembled(kernel, cc)
-    assert not found.calls
-    assert found.count("FFMA" if code == "f4" else "DFMA") == 1
+    for found in assembled(kernel):
+        assert not found.calls
+        assert found.count("FFMA" if code == "f4" else "DFMA") == 1
 
 
-def test_ex2_is_one_instruction_of_the_special_function_unit(m, cc):
+def test_ex2_is_one_instruction_of_the_special_function_unit(m):
     ex2, peek, poke, thread = m.ex2, m.peek("f4"), m.poke("f4"), m.thread
     log2e = F4(1.4426950408889634)
 
     def kernel(x, out):
         poke(out + 4 * thread(), ex2(peek(x + 4 * thread()) * log2e))
 
-    found = assembled(kernel, cc)
-    assert found.count("MUFU.EX2") == 1
-    assert found.count("FMUL") == 1
-    assert not found.count("FSETP")  # no care is taken of subnormal results
+    for found in assembled(kernel):
+        assert found.count("MUFU.EX2") == 1
+        assert found.count("FMUL") == 1
+        assert not found.count("FSETP")  # no care is taken of subnormal results
 
 
 @pytest.mark.parametrize("code", ["f4", "f8"])
-def test_products_are_rounded_before_sums(m, cc, code):
+def test_products_are_rounded_before_sums(m, code):
     peek, poke = m.peek(code), m.poke(code)
 
     def kernel(x, out):
         poke(out, peek(x) * peek(x + 8) + peek(x + 16))
 
-    found = assembled(kernel, cc)
-    letter = "F" if code == "f4" else "D"
-    assert [found.count(letter + name) for name in ("MUL", "ADD", "FMA")] == [1, 1, 0]
+    for found in assembled(kernel):
+        letter = "F" if code == "f4" else "D"
+        assert [found.count(letter + name) for name in ("MUL", "ADD", "FMA")] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("real", [F4, F8])
@@ -226,9 +257,9 @@ def test_formulas(m, real):
         put(out + at + 5120, gradient + normalizer(p, y))
         put(out + at + 6144, smooth(nll(p, y, log(p)), eps, 10.0, p, y, p))
 
-    found = assembled(kernel, (9, 0, "a"), reals=1)
-    assert found.calls <= found.count("MUFU.RCP") + found.count("MUFU.RCP64H")
-    assert found.count("LDG") == 2  # and no table of coefficients in memory
+    for found in assembled(kernel, reals=1, archs=["sm_90a"]):
+        assert found.calls <= found.count("MUFU.RCP") + found.count("MUFU.RCP64H")
+        assert found.count("LDG") == 2  # and no table of coefficients in memory
 
 
 # ---- on disk ---------------------------------------------------------------------------------------------------------
@@ -240,7 +271,7 @@ from fusedloss.kernels.cuda_machine import peek, poke
 from fusedloss.kernels.cuda_compile import Kernel, ptx_of
 load, store = peek("f4"), poke("f4")
 def kernel(x, out): store(out, load(x))
-print(ptx_of(Kernel(kernel, "test", 2, 0, 32), (9, 0)).count("st.global.f32"))
+print(ptx_of(Kernel(kernel, "test", 2, 0, 32)).count("st.global.f32"))
 """
 
 
@@ -268,9 +299,9 @@ def compiles(m, monkeypatch):
         calls.append(args)
         return compiled(*args)
 
-    def ask(key="test", cc=(9, 0)):
+    def ask(key="test"):
         calls.clear()
-        assert "st.global.f32" in cuda_ptx.ptx_for(kernel, key, 2, 0, 32, cc)
+        assert "st.global.f32" in cuda_ptx.ptx_for(kernel, key, 2, 0, 32)
         return bool(calls)
 
     calls = []
@@ -284,16 +315,15 @@ def test_ptx_is_kept_on_disk_and_damage_is_repaired(compiles, monkeypatch, tmp_p
     assert not compiles()
     (kept,) = tmp_path.iterdir()
     whole = kept.read_bytes()
-    for damaged in (whole[:-10], b"", b"\xff" * 100, whole.replace(b"sm_90", b"sm_80")):
+    for damaged in (whole[:-10], b"", b"\xff" * 100, whole.replace(b"sm_80", b"sm_90")):
         kept.write_bytes(damaged)
         assert compiles()
         assert kept.read_bytes() == whole
     assert compiles("another key")
-    assert compiles(cc=(10, 0))
     monkeypatch.setattr(cuda_ptx, "_origin", lambda: "another compiler, or other sources")
     assert compiles()
     assert not compiles()
-    assert len(list(tmp_path.iterdir())) == 3  # what is stale is replaced
+    assert len(list(tmp_path.iterdir())) == 2  # what is stale is replaced
 
 
 def test_no_directory_for_ptx_is_no_error(compiles, monkeypatch, tmp_path):

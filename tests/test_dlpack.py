@@ -18,10 +18,20 @@ import fusedloss as fl
 from fusedloss import dlpack
 from fusedloss.arrays import adopt, give
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 PRODUCERS = [Producer, OldProducer]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16", BFLOAT16]
 FRAMEWORKS = [name for name in ("torch", "jax", "tensorflow") if find_spec(name)]
+
+
+@pytest.fixture(autouse=True)
+def _collect_what_is_new():
+    """Whole libraries are imported: to look through them takes the collector a second each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def address(array):
@@ -106,10 +116,9 @@ class TestDescription:
         del tensor
         assert producer.returned == 1
 
-    @pytest.mark.parametrize(("device", "where"), [(2, "a CUDA device"), (10, "DLPack type 10")])
-    def test_elsewhere(self, device, where):
-        producer = Producer(np.zeros((3, 4)), device_type=device)
-        with pytest.raises(fl.DeviceError, match=f"x is on .*{where}, expected host memory"):
+    def test_elsewhere(self):
+        producer = Producer(np.zeros((3, 4)), device_type=10)
+        with pytest.raises(fl.DeviceError, match="x is on .*DLPack type 10, expected host memory or a CUDA device"):
             fl.softmax(producer)
         assert producer.returned == 1
 

@@ -111,6 +111,7 @@ def test_broadcast_and_integer_one_hot(rng):
     assert_close(SQUARED[0](x.tolist()), SQUARED[1](x))
 
 
+@pytest.mark.usefixtures("on_numpy")  # the kernels of 16 bits have tests of their own
 @pytest.mark.parametrize("pair", [INTEGER, SOFT, BINARY, SQUARED], ids=lambda pair: pair[1].__name__)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16], ids=["float16", "bfloat16"])
 def test_16_bits(pair, dtype, rng):

@@ -1,6 +1,6 @@
 """The contract of the elementwise kernels, on every backend."""
 
-import importlib
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,22 +11,30 @@ from kernel_cases import (
     DTYPES,
     KERNELS,
     LOSS_OPTIONS,
+    NARROW,
     WIDE,
     assert_close,
     bits,
     element_loss,
+    is_simulated,
+    kernels_of,
     result_dtype,
     row_loss,
     spans,
-)
+)  # fmt: skip
 
 INF, NAN = np.inf, np.nan
 SHAPES = [(40, 7), (3, SEGMENT), (2, 3 * SEGMENT + 5), (1, 20 * SEGMENT), (20_000, 1)]
 
 
+def shape_for(kernels, shape):
+    """A shape of the same kind, but small where plain Python runs the kernels."""
+    return (min(shape[0], 70), min(shape[1], SEGMENT + 5)) if is_simulated(kernels) else shape
+
+
 @pytest.fixture(params=KERNELS)
 def kernels(request):
-    return importlib.import_module(f"fusedloss.kernels.{request.param}")
+    return kernels_of(request.param)
 
 
 def wide(array):
@@ -47,10 +55,10 @@ def check(kernels, name, x, target, formula, *, ulps=4, scale=1.0, **options):
     assert_close(sums, segments, 8, scale=scale)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("dtype", "shape"), [*product(WIDE, SHAPES), *product(NARROW, SHAPES[:2])], ids=str)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_binary_cross_entropy_is_that_of_float64(kernels, rng, dtype, shape, smoothing):
+    shape = shape_for(kernels, shape)
     x = (6 * rng.standard_normal(shape)).astype(dtype)
     target = rng.random(shape).astype(np.float32)
     q = np.broadcast_to((2 * rng.random(shape[1])).astype(result_dtype(x)), shape)
@@ -69,12 +77,16 @@ def test_binary_cross_entropy_is_that_of_float64(kernels, rng, dtype, shape, smo
 def test_binary_targets_of_any_kind(kernels, rng, target_dtype):
     x = rng.standard_normal((30, 11)).astype(np.float32)
     target = (rng.random((30, 11)) < 0.5).astype(target_dtype)
-    q = np.broadcast_to(np.float32(2.5), x.shape)
-
-    def formula(x, y):
-        return torch.nn.functional.binary_cross_entropy_with_logits(x, y, pos_weight=wide(q), reduction="none")
-
-    check(kernels, "binary_cross_entropy", x, target, formula, pos_weight=q)
+    loss, grad = np.empty_like(x), np.empty_like(x)
+    options = LOSS_OPTIONS["binary_cross_entropy"] | {"pos_weight": np.broadcast_to(np.float32(2.5), x.shape)}
+    assert kernels.binary_cross_entropy(x, target, loss, None, grad, **options)(0, 30) == -1
+    inputs, pos_weight = wide(x).requires_grad_(), torch.tensor(2.5, dtype=torch.float64)
+    want = torch.nn.functional.binary_cross_entropy_with_logits(
+        inputs, wide(target), pos_weight=pos_weight, reduction="none"
+    )
+    (gradient,) = torch.autograd.grad(want.sum(), inputs)
+    assert_close(loss, want.detach().numpy(), 4, scale=1.0)
+    assert_close(grad, gradient.numpy(), 4, scale=1.0)
 
 
 @pytest.mark.parametrize("dtype", WIDE, ids=str)
@@ -117,10 +129,14 @@ def test_masked_elements_are_exactly_zero(kernels, rng, name):
     assert_close(sums, loss.sum(1, dtype=np.float64), 8)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*product(["mse"], DTYPES), *product(["binary_cross_entropy", "binary_log_loss"], WIDE[:1])],
+    ids=str,
+)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", ["binary_cross_entropy", "binary_log_loss", "mse"])
 def test_pieces_strides_and_in_place_change_no_bit(kernels, rng, dtype, shape, name):
+    shape = shape_for(kernels, shape)
     x, target = rng.random(shape).astype(dtype), rng.random(shape).astype(dtype)
     loss, sums, grad = element_loss(kernels, name, x, target)
     for pieces in (3, 7):
@@ -226,15 +242,18 @@ def test_the_first_value_that_is_no_probability_is_the_offence(kernels):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_mse_is_that_of_float64(kernels, rng, dtype, shape):
+    shape = shape_for(kernels, shape)
     x, target = rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype)
     w = rng.random(shape).astype(result_dtype(x))
     check(kernels, "mse", x, target, lambda x, y: (x - y) ** 2, sample_weight=w, grad_scale=2.0)
-    check(kernels, "mse", x, rng.integers(-9, 9, shape), lambda x, y: (x - y) ** 2)
+    if dtype in WIDE:
+        check(kernels, "mse", x, rng.integers(-9, 9, shape), lambda x, y: (x - y) ** 2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_sigmoid_is_that_of_scipy(kernels, rng, dtype, shape):
+    shape = shape_for(kernels, shape)
     x = (20 * rng.standard_normal(shape)).astype(dtype)
     x.flat[:4] = INF, -INF, NAN, 0
     out = np.full_like(x, 7)
@@ -247,6 +266,7 @@ def test_sigmoid_is_that_of_scipy(kernels, rng, dtype, shape):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_score_binary_is_that_of_float64(kernels, rng, dtype, shape):
+    shape = shape_for(kernels, shape)
     x, target = (4 * rng.standard_normal(shape)).astype(dtype), rng.random(shape) < 0.5
     out = {name: np.full(shape, 7, result_dtype(x)) for name in ("nll", "probability", "brier")}
     prediction = np.full(shape, 7, np.int8)

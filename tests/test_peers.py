@@ -18,6 +18,8 @@ from torch.nn import functional
 
 import fusedloss as fl
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 ULPS = 4
 TINY = 4 * float(np.finfo(np.float32).tiny)  # a subnormal may become 0, and a weight may multiply it
 CLASSES = (1, 2, 3, 10, 17, 128, 1000, 32000)

@@ -13,6 +13,8 @@ import fusedloss as fl
 from fusedloss import layout as layouts
 from fusedloss.layout import across, layout, slabs
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 SHAPE, AXIS = (6, 5, 4, 3), 1
 
 

@@ -14,6 +14,8 @@ import fusedloss as fl
 from fusedloss import threads
 from fusedloss.threads import run_blocks
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 
 @pytest.fixture(autouse=True)
 def four_threads():

@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 import fusedloss as fl
 import fusedloss.torch as ft
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 N, C = 4, 5
 REDUCTIONS = ["mean", "sum", "none"]
 NAMES = [

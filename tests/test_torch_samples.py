@@ -7,6 +7,7 @@ and again when it is multiplied by the cotangent.
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -107,20 +108,14 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
-class TestSamples:
-    @pytest.mark.parametrize("name", FUNCTIONS)
-    def test_functions(self, name, dtype):
-        samples = list(function_samples(name, dtype))
-        assert len(samples) >= 6
-        for ours, theirs in samples:
-            compare(ours, theirs, dtype)
-
-    @pytest.mark.parametrize("name", MODULES)
-    def test_modules(self, name, dtype):
-        samples = list(module_samples(name, dtype))
-        assert len(samples) >= 6
-        for ours, theirs in samples:
-            compare(ours, theirs, dtype)
+@pytest.mark.parametrize(
+    ("samples", "name"), [*product([function_samples], FUNCTIONS), *product([module_samples], MODULES)]
+)
+def test_samples(samples, name, dtype):
+    calls = list(samples(name, dtype))
+    assert len(calls) >= 6
+    for ours, theirs in calls:
+        compare(ours, theirs, dtype)
 
 
 def test_refusals():

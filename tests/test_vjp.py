@@ -9,6 +9,8 @@ import fusedloss as fl
 from fusedloss.check import NO_INDEX
 from fusedloss.vjp import Unreduced
 
+BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
+
 N, C = 8, 10
 COTANGENT = np.array([1, -2, 0, np.nan, 3, -0.125, 0.5, -0.25], np.float32)
 

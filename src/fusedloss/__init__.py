@@ -3,6 +3,7 @@
 from .activations import log_softmax, logsumexp, sigmoid, softmax
 from .ahead import warmup
 from .backends import devices
+from .cuda.waiting import synchronize
 from .errors import (
     DeviceError,
     DTypeError,
@@ -51,6 +52,7 @@ __all__ = [
     "set_num_threads",
     "sigmoid",
     "softmax",
+    "synchronize",
     "value_and_grad",
     "warmup",
 ]

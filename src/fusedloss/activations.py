@@ -1,12 +1,12 @@
 """The activations: sigmoid, softmax and its logarithms."""
 
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from . import check
-from .arrays import Array, empty, give
-from .backends import resolve
+from .arrays import empty, flat, give, on_card
 from .check import Problem
 from .plan import plan, run
 
@@ -92,23 +92,26 @@ def logsumexp(x: Any, axis: int = -1, *, out: Any = None, device: str = "auto") 
     """
     problem = check.activation("logsumexp", x, axis, device)
     shape = problem.positions
-    target = None if out is None else check.output(problem, out, shape, problem.dtype)
+    if out is None:
+        result = empty(shape, problem.dtype, problem.x)
+        _run(problem, {}, {"out": flat(result)})
+        return give(result[()], x)
+    target = check.output(problem, out, shape, problem.dtype)
+    if on_card(target):
+        _run(problem, {}, {"out": target})
+        return out
     rows = np.empty(problem.x.size // problem.x.shape[problem.axis], problem.dtype)
     _run(problem, {}, {"out": rows})
-    if target is None:
-        return give(rows.reshape(shape) if shape else rows.reshape(())[()], x)
     target[...] = rows.reshape(shape)
     return out
 
 
 def _elements(problem: Problem, out: Any) -> Any:
     x = problem.x
-    result = empty(x.shape, x.dtype) if out is None else check.output(problem, out, x.shape, x.dtype)
+    result = empty(x.shape, x.dtype, x) if out is None else check.output(problem, out, x.shape, x.dtype)
     _run(problem, {"out": result}, {})
-    if out is not None:
-        return out
-    return give(result if x.shape else result[()], problem.caller)
+    return give(result[()], problem.caller) if out is None else out
 
 
-def _run(problem: Problem, writes: dict[str, Array], rows: dict[str, Array]) -> None:
-    run(plan(problem, getattr(resolve(problem.device), problem.kernel), writes, rows, {}))
+def _run(problem: Problem, writes: dict[str, Any], rows: dict[str, Any]) -> None:
+    run(plan(problem, attrgetter(problem.kernel), writes, rows, {}))

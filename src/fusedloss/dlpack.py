@@ -83,8 +83,8 @@ class Tensor(NamedTuple):
     owner: Any
 
 
-def read(value: Any) -> Tensor:
-    """Take over the tensor that an object with ``__dlpack__`` exports.
+def read(value: Any, **options: Any) -> Tensor:
+    """Take over the tensor that an object with ``__dlpack__`` exports, which takes ``options``.
 
     Raises
     ------
@@ -92,9 +92,9 @@ def read(value: Any) -> Tensor:
         If what it exports is malformed, or of a dtype that NumPy has not; and what ``__dlpack__`` raises.
     """
     try:
-        capsule = value.__dlpack__(max_version=_VERSION)
+        capsule = value.__dlpack__(max_version=_VERSION, **options)
     except TypeError:  # older than DLPack 1.0
-        capsule = value.__dlpack__()
+        capsule = value.__dlpack__(**options)
     name, managed = _open(capsule)
     described = _describe(managed.dl_tensor)
     readonly = name == b"dltensor" or bool(managed.flags & _READ_ONLY)
@@ -116,6 +116,19 @@ def view(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
     return array if array.dtype == dtype else array.view(dtype)
 
 
+def exported(addresses: Array, device: tuple[int, int], dtype: str, **options: Any) -> Any:
+    """Export what lies on a device: an array of NumPy's of the same addresses, and what is said of it.
+
+    ``options`` are those of ``__dlpack__``.
+    """
+    capsule = (addresses.view(np.uint16) if dtype == "bfloat16" else addresses).__dlpack__(**options)
+    tensor = _open(capsule)[1].dl_tensor
+    tensor.device.device_type, tensor.device.device_id = device
+    if dtype == "bfloat16":
+        tensor.dtype.code = _BFLOAT
+    return capsule
+
+
 class Bfloat16:
     """A bfloat16 array as DLPack sees it; NumPy exports only dtypes of its own."""
 
@@ -124,9 +137,7 @@ class Bfloat16:
 
     def __dlpack__(self, **options: Any) -> Any:
         """Export the bits, and rename their dtype."""
-        capsule = self._bits.__dlpack__(**options)
-        _open(capsule)[1].dl_tensor.dtype.code = _BFLOAT
-        return capsule
+        return exported(self._bits, self.__dlpack_device__(), "bfloat16", **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Tell where it is."""

@@ -1,12 +1,15 @@
 """Scoring logits, row by row, and evaluating them, in sums: each in one pass over the logits."""
 
 from collections.abc import Iterator
+from math import prod
+from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from . import check
-from .arrays import Array, give
+from .arrays import Array, empty, flat, give
 from .backends import resolve
 from .check import Problem
 from .errors import ShapeError
@@ -59,11 +62,12 @@ def score(
     """
     fixed = options(ignore_index=ignore_index, logit_scale=logit_scale, softcap=softcap)
     problem = check.scores(logits, target, axis, None, device, fixed)
-    rows = _row_results(problem, problem.x.size // problem.x.shape[problem.axis])
     absent = {} if "target" in problem.rows else dict.fromkeys(("nll", "rank", "brier"))
-    results = {name: array for name, array in rows.items() if name not in absent}
-    run(plan(problem, resolve(device).score, {}, results, absent))
-    return Scores(**{name: _shaped(problem, array) for name, array in results.items()})
+    dtypes = {name: dtype for name, dtype in _row_dtypes(problem).items() if name not in absent}
+    results = {name: empty(problem.positions, dtype, problem.x) for name, dtype in dtypes.items()}
+    rows = {name: flat(array) for name, array in results.items()}
+    run(plan(problem, attrgetter("score"), {}, rows, absent))
+    return Scores(**{name: give(array[()], logits) for name, array in results.items()})
 
 
 def evaluate(
@@ -99,15 +103,15 @@ def evaluate(
     ks, bins = positive_integers("top_k", top_k), positive_integer("bins", bins)
     fixed = options(ignore_index=ignore_index, logit_scale=1.0, softcap=None)
     problem = check.scores(logits, _required(target), axis, sample_weight, device, fixed)
-    bind = score_then_tally(resolve(device), ks, bins)
-    x = problem.x
+    fixed |= {"top_k": np.array(ks, np.int64), "bins": bins}
+    x, hosted = problem.x, _is_hosted(problem)
     rows = max(_CHUNK_BYTES // max(x.shape[problem.axis] * x.itemsize, _ROW_BYTES), 1)
     total = np.zeros(6 + len(ks) + 4 * bins)
     scratch: dict[str, Array] = {}
-    for part, lo, hi in _chunks(problem, rows):
-        scratch = scratch or _row_results(problem, hi - lo)
+    for part, lo, hi in _chunks(problem, rows, hosted):
+        scratch = scratch or _scratch(hi - lo, _row_dtypes(problem), hosted)
         results = {name: array[: hi - lo] for name, array in scratch.items()}
-        status, sums = attempt(plan(part, bind, {}, results, {}, total.shape))
+        status, sums = attempt(plan(part, score_then_tally, {}, results, fixed, total.shape, scratch=True))
         if status >= 0:
             raise check.offence(problem, lo + status)
         total += sums
@@ -140,10 +144,10 @@ def score_binary(logits: Any, target: Any = None, *, threshold: float = 0.5, dev
     """
     problem = check.binary_scores(logits, target, None, device, options(threshold=threshold))
     absent = {} if "target" in problem.reads else dict.fromkeys(("nll", "brier"))
-    results = _element_results(problem, problem.x.size)
-    writes = {name: array.reshape(problem.x.shape) for name, array in results.items() if name not in absent}
-    run(plan(problem, resolve(device).score_binary, writes, {}, absent))
-    return BinaryScores(**{name: _shaped(problem, array) for name, array in writes.items()})
+    dtypes = {name: dtype for name, dtype in _element_dtypes(problem).items() if name not in absent}
+    writes = {name: empty(problem.x.shape, dtype, problem.x) for name, dtype in dtypes.items()}
+    run(plan(problem, attrgetter("score_binary"), writes, {}, absent))
+    return BinaryScores(**{name: give(array[()], logits) for name, array in writes.items()})
 
 
 def evaluate_binary(
@@ -179,15 +183,15 @@ def evaluate_binary(
     bins, fixed = positive_integer("bins", bins), options(threshold=threshold)
     elements = check.binary_scores(logits, _required(target), sample_weight, device, fixed)
     problem = with_labels(elements)
-    x = problem.x
-    bind = score_then_tally_binary(resolve(device), bins)
+    x, hosted = problem.x, _is_hosted(problem)
+    rows = max(_BINARY_CHUNK_BYTES // max(x.shape[-1] * x.itemsize, 1), 1)
     total = np.zeros((x.shape[-1], 8 + 4 * bins))
     scratch: dict[str, Array] = {}
-    for part, _, _ in _chunks(problem, max(_BINARY_CHUNK_BYTES // max(x.shape[-1] * x.itemsize, 1), 1)):
-        here = part.x
-        scratch = scratch or _element_results(problem, here.size)
-        writes = {name: array[: here.size].reshape(here.shape) for name, array in scratch.items()}
-        total += run(plan(part, bind, writes, {}, {}, total.shape))
+    for part, _, _ in _chunks(problem, rows, hosted):
+        size, shape = part.x.size, part.x.shape
+        scratch = scratch or _scratch(size, _element_dtypes(problem), hosted)
+        writes = {name: array[:size].reshape(shape) for name, array in scratch.items()}
+        total += run(plan(part, score_then_tally_binary, writes, {}, {"bins": bins}, total.shape, scratch=True))
     return BinaryEvaluation(fixed["threshold"], bins, tuple(map(tuple, total.tolist())))
 
 
@@ -197,30 +201,38 @@ def _required(target: Any) -> Any:
     return target
 
 
-def _row_results(problem: Problem, rows: int) -> dict[str, Array]:
-    """Allocate what ``score`` fills."""
+def _is_hosted(problem: Problem) -> bool:
+    """Tell whether host memory is where it is computed."""
+    return isinstance(resolve(problem.device, problem.x), ModuleType)
+
+
+def _row_dtypes(problem: Problem) -> dict[str, np.dtype[Any]]:
+    """Name what ``score`` fills."""
     floating, integer = ("log_normalizer", "confidence", "entropy", "nll", "brier"), ("prediction", "rank")
-    results = {name: np.empty(rows, problem.dtype) for name in floating}
-    return results | {name: np.empty(rows, np.int64) for name in integer}
+    return dict.fromkeys(floating, problem.dtype) | dict.fromkeys(integer, np.dtype(np.int64))
 
 
-def _element_results(problem: Problem, elements: int) -> dict[str, Array]:
-    """Allocate what ``score_binary`` fills."""
-    floating = {name: np.empty(elements, problem.dtype) for name in ("nll", "probability", "brier")}
-    return floating | {"prediction": np.empty(elements, np.int8)}
+def _element_dtypes(problem: Problem) -> dict[str, np.dtype[Any]]:
+    """Name what ``score_binary`` fills."""
+    return dict.fromkeys(("nll", "probability", "brier"), problem.dtype) | {"prediction": np.dtype(np.int8)}
 
 
-def _shaped(problem: Problem, array: Array) -> Any:
-    shape = problem.positions
-    return give(array.reshape(shape) if shape else array.reshape(())[()], problem.caller)
+def _scratch(size: int, dtypes: dict[str, np.dtype[Any]], hosted: bool) -> dict[str, Array]:
+    """Allocate scratch memory; a card has its own, of which it is only told the dtypes."""
+    if hosted:
+        return {name: np.empty(size, dtype) for name, dtype in dtypes.items()}
+    return {name: np.broadcast_to(np.empty((), dtype), size) for name, dtype in dtypes.items()}
 
 
-def _chunks(problem: Problem, rows: int) -> Iterator[tuple[Problem, int, int]]:
-    """Cut a problem into chunks of rows, each a problem of its own, with the range of its rows."""
+def _chunks(problem: Problem, rows: int, hosted: bool) -> Iterator[tuple[Problem, int, int]]:
+    """Cut a problem into chunks of rows, each a problem of its own, with the range of its rows; not so for a card."""
+    if not hosted:
+        yield problem, 0, prod(problem.positions)
+        return
     cuts = slabs(problem.positions, rows)
     for number in range(cuts.count):
         index, lo, hi = cuts.slab(number)
         place = across(index, problem.form, problem.axis)
         reads = {name: array[place] for name, array in problem.reads.items()}
-        flat = {name: array[lo:hi] for name, array in problem.rows.items()}
-        yield problem._replace(reads=reads, rows=flat), lo, hi
+        here = {name: array[lo:hi] for name, array in problem.rows.items()}
+        yield problem._replace(reads=reads, rows=here), lo, hi

@@ -123,11 +123,11 @@ def count_units(form: Form, normal: Shape) -> int:
     return normal[0] * segments
 
 
-def row_slabs(form: Form, axis: int, shape: Shape, itemsize: int) -> Slabs:
-    """Cut an array of logits into slabs of whole rows of about a block's bytes. Index them with ``across``."""
+def row_slabs(form: Form, axis: int, shape: Shape, itemsize: int, nbytes: int = 0) -> Slabs:
+    """Cut an array of logits into slabs of whole rows of about ``nbytes``, or a block's. Index them with ``across``."""
     rows = positions(form, axis, shape)
     width = prod(shape) // prod(rows) if prod(rows) else 1
-    return slabs(rows, max(_BLOCK_BYTES // (width * itemsize), 1))
+    return slabs(rows, max((nbytes or _BLOCK_BYTES) // (width * itemsize), 1))
 
 
 def positions(form: Form, axis: int, shape: Shape) -> Shape:

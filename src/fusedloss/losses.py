@@ -122,13 +122,14 @@ def cross_entropy(
         With ``reduction="mean"``. By default the sum of the weights of rows not masked: Σ class_weight_y·sample_weight
         for hard targets, Σ sample_weight for soft ones. The mean of nothing is NaN, with a zero gradient.
     device : str
-        ``"auto"`` (where the data is), ``"cpu"`` or ``"numpy"``.
+        ``"auto"`` (where the data is), ``"cpu"``, ``"numpy"``, ``"cuda"`` or one of several such as ``"cuda:1"``. Host
+        arrays go to a card only if it is named, block by block.
 
     Returns
     -------
     scalar or array
         float32, or float64 for float64 logits, in the caller's kind of array. For NumPy input a reduced loss is a NumPy
-        scalar.
+        scalar; for arrays on a card it is an array without axes there, and no call waits for it.
 
     Raises
     ------
@@ -137,7 +138,8 @@ def cross_entropy(
     OptionError, DeviceError
         If an option is out of range, or the device cannot serve.
     TargetError
-        If a hard target is neither a class nor `ignore_index`.
+        If a hard target is neither a class nor `ignore_index`. For arrays on a card it is raised by a later call, or by
+        `synchronize`.
     """
     fixed = options(
         ignore_index=ignore_index, label_smoothing=label_smoothing, z_loss=z_loss, logit_scale=logit_scale,

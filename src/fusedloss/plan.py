@@ -5,50 +5,70 @@ Slabs of rows are then copied to contiguous memory, one a thread at a time, and 
 """
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import cuda
 from .arrays import Array
+from .backends import resolve
 from .check import Problem, is_target_offence, offence
 from .layout import Layout, Shape, across, contiguous_form, count_units, layout, row_slabs
 from .threads import Run, run_blocks
 
 Bind = Callable[..., Run]
+Kernel = Callable[[Any], Bind]
 
 
 class Plan(NamedTuple):
     """A call that is decided.
 
-    ``bind`` takes the problem's arrays, ``writes`` (of the logits' shape), ``rows`` (flat, one entry a row) and
-    ``fixed`` by name, and gives what runs. ``partial`` is the shape of a partial sum, where the kernel makes any: one a
-    segment for elements; else one a block, whose size the kernel is told.
+    ``kernel`` finds in a backend, or makes of it, what takes the problem's arrays, ``writes`` (of the logits' shape),
+    ``rows`` (flat, one entry a row) and ``fixed`` by name, and gives what runs. ``partial`` is the shape of a partial
+    sum, where the kernel makes any: one a segment for elements; else one a block, whose size the kernel is told. Where
+    only these sums are wanted, the writes and rows are ``scratch``.
     """
 
     problem: Problem
-    bind: Bind
+    backend: Any
+    kernel: Kernel
     layout: Layout
-    writes: Mapping[str, Array]
-    rows: Mapping[str, Array]
+    writes: Mapping[str, Any]
+    rows: Mapping[str, Any]
     fixed: Mapping[str, Any]
     partial: Shape | None
+    scratch: bool
+
+    @property
+    def is_hosted(self) -> bool:
+        """Tell whether the kernels are a module's, for arrays in host memory, and not a card's."""
+        return isinstance(self.backend, ModuleType)
+
+    def bind(self, **given: Any) -> Run:
+        """Bind the kernel of the backend."""
+        return self.kernel(self.backend)(**given)
 
 
 def plan(
-    problem: Problem, bind: Bind, writes: Mapping[str, Array], rows: Mapping[str, Array],
-    fixed: Mapping[str, Any], partial: Shape | None = None,
+    problem: Problem, kernel: Kernel, writes: Mapping[str, Any], rows: Mapping[str, Any], fixed: Mapping[str, Any],
+    partial: Shape | None = None, *, scratch: bool = False,
 ) -> Plan:  # fmt: skip
     """Decide how a problem is run that writes to ``writes``, ``rows`` and sums of shape ``partial``."""
-    x = problem.x
+    backend, x = resolve(problem.device, problem.x), problem.x
     arrays = (*problem.reads.values(), *writes.values())
     strides = tuple([array.strides for array in arrays])
     native = tuple([array.dtype.isnative for array in arrays])
     form = layout(problem.form, problem.axis, x.shape, x.itemsize, strides, native)
-    return Plan(problem, bind, form, writes, {**problem.rows, **rows}, {**problem.fixed, **fixed}, partial)
+    rows, fixed = {**problem.rows, **rows}, {**problem.fixed, **fixed}
+    return Plan(problem, backend, kernel, form, writes, rows, fixed, partial, scratch)
 
 
-def run(plan: Plan) -> Array:
+def run(plan: Plan) -> Any:
     """Run a plan and return the total of its partial sums, added up in a fixed order.
+
+    Arrays of a card get their values later, in the order of their stream; what is wrong with them is raised by another
+    call.
 
     Raises
     ------
@@ -61,8 +81,11 @@ def run(plan: Plan) -> Array:
     return total
 
 
-def attempt(plan: Plan) -> tuple[int, Array]:
+def attempt(plan: Plan) -> tuple[int, Any]:
     """Run a plan and return the status of its kernel, and the total of the partial sums."""
+    if not plan.is_hosted:
+        attempted: tuple[int, Any] = cuda.module("running").attempt(plan)
+        return attempted
     normal, units, block = plan.layout
     if not units:
         return -1, np.zeros(plan.partial or ())
@@ -111,7 +134,7 @@ def _staged(plan: Plan, sums: Array) -> Run:
         kernel, partial = _bind(plan, reads, writes, rows, Layout(normal, units, units))
         status = kernel(0, units)
         if status >= 0:
-            return _whole_number(problem, status, place, shape, lo)
+            return whole_number(problem, status, place, shape, lo)
         for name, array in plan.writes.items():
             array[place] = writes[name]
         if plan.partial is not None:
@@ -125,7 +148,7 @@ def _native(array: Array) -> Array:
     return np.asarray(array, array.dtype.newbyteorder("="), order="C")
 
 
-def _whole_number(problem: Problem, number: int, place: tuple[slice, ...], shape: Shape, lo: int) -> int:
+def whole_number(problem: Problem, number: int, place: tuple[slice, ...], shape: Shape, lo: int) -> int:
     """Turn the number of a row or element of a slab into its number in the whole."""
     if is_target_offence(problem, lo + number):
         return lo + number

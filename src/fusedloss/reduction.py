@@ -1,11 +1,13 @@
 """Solving a loss: the gradient's scale before the kernel runs, the sum of its losses after. Kernels know of neither."""
 
+import math
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from .arrays import Array, empty, give
-from .backends import resolve
+from . import cuda
+from .arrays import Array, empty, give, on_card
 from .check import Problem, output
 from .plan import plan, run
 
@@ -18,6 +20,8 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
 
     The gradient goes to ``out`` where that is given, and is then ``out`` itself.
     """
+    if on_card(problem.x):
+        return cuda.module("losses").solve(problem, gradient, out)
     divisor = divisor_of(problem)
     writes, rows, fixed = {}, {}, {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
     x, loss, partial = problem.x, None, None
@@ -31,12 +35,23 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
         fixed["sums"] = None
     else:
         fixed["loss"], partial = None, ()
-    bind = getattr(resolve(problem.device), problem.kernel)
-    total = run(plan(problem, bind, writes, rows, fixed, partial))
+    total = run(plan(problem, attrgetter(problem.kernel), writes, rows, fixed, partial))
     value = give(_reduced(problem, loss, total, divisor), problem.caller)
     if not gradient:
         return value
     return value, give(writes["grad"], problem.caller) if out is None else out
+
+
+def quotients(problem: Problem) -> tuple[Any, Any]:
+    """Give what the sum of the losses is divided by, NaN for nothing, and its reciprocal, 0 for nothing.
+
+    On a card they are arrays of the caller's kind, without axes and in float64.
+    """
+    if on_card(problem.x):
+        quotients_there: tuple[Any, Any] = cuda.module("losses").quotients(problem)
+        return quotients_there
+    divisor = divisor_of(problem)
+    return (divisor, 1.0 / divisor) if divisor else (math.nan, 0.0)
 
 
 def divisor_of(problem: Problem) -> float:
@@ -67,9 +82,9 @@ def _row_weight(problem: Problem) -> float:
 def _element_weight(problem: Problem) -> float:
     weight = problem.reads.get("sample_weight")
     if weight is None:
-        return problem.x.size
+        return float(problem.x.size)
     distinct = weight[tuple(slice(None, 1 if stride == 0 else None) for stride in weight.strides)]
-    return _total(distinct) * (weight.size // max(distinct.size, 1))
+    return _total(distinct) * float(weight.size // max(distinct.size, 1))
 
 
 def _total(values: Array) -> float:
@@ -79,7 +94,7 @@ def _total(values: Array) -> float:
 def _reduced(problem: Problem, loss: Array | None, total: Any, divisor: float) -> Any:
     """Reduce row losses, or the total of elements, to the shape and dtype of the result."""
     if problem.reduction == "none" and loss is not None:
-        return loss.reshape(problem.positions) if problem.positions else loss.reshape(())[()]
+        return loss.reshape(problem.positions)[()]
     value = float(total) if loss is None else _total(loss)
     value = value / divisor if divisor else float("nan")
     # NumPy warns of a cast that overflows; the infinity it gives is what is wanted.

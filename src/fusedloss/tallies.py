@@ -1,7 +1,6 @@
 """Tallies: the sums that an evaluation is made of, of logits as they are scored or of scores that are there already."""
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,6 @@ import numpy as np
 from fusedloss.kernels import SEGMENT
 
 from . import check
-from .arrays import Array
-from .backends import resolve
 from .check import Problem
 from .options import options
 from .plan import Bind, plan, run
@@ -22,26 +19,31 @@ def tally(
 ) -> list[float]:
     """Sum up the scores of rows, as ``score_then_tally`` does those of logits."""
     problem = check.scored(scores, target, sample_weight, device, options(ignore_index=ignore_index))
-    kernel, top_k = resolve(device).tally, np.array(ks, np.int64)
+    fixed = {"top_k": np.array(ks, np.int64), "bins": bins}
 
-    def bind(*, x: Array, **given: Any) -> Run:
-        bound: Run = kernel(**given, top_k=top_k, bins=bins)
-        return bound
+    def kernel(backend: Any) -> Bind:
+        def bind(*, x: Any, **given: Any) -> Run:
+            bound: Run = backend.tally(**given)
+            return bound
 
-    total: list[float] = run(plan(problem, bind, {}, {}, {}, (6 + len(ks) + 4 * bins,))).tolist()
+        return bind
+
+    total: list[float] = run(plan(problem, kernel, {}, {}, fixed, (6 + len(ks) + 4 * bins,))).tolist()
     return total
 
 
 def tally_binary(scores: Any, target: Any, sample_weight: Any, bins: int, device: str) -> list[list[float]]:
     """Sum up the scores of elements, label by label."""
     problem = with_labels(check.binary_scored(scores, target, sample_weight, device))
-    kernel = resolve(device).tally_binary
 
-    def bind(*, x: Array, **given: Any) -> Run:
-        bound: Run = kernel(**given, probability=x, bins=bins)
-        return bound
+    def kernel(backend: Any) -> Bind:
+        def bind(*, x: Any, **given: Any) -> Run:
+            bound: Run = backend.tally_binary(**given, probability=x, bins=bins)
+            return bound
 
-    total: list[list[float]] = run(plan(problem, bind, {}, {}, {}, (problem.x.shape[-1], 8 + 4 * bins))).tolist()
+        return bind
+
+    total: list[list[float]] = run(plan(problem, kernel, {}, {}, {}, (problem.x.shape[-1], 8 + 4 * bins))).tolist()
     return total
 
 
@@ -53,13 +55,12 @@ def with_labels(problem: Problem) -> Problem:
     return problem._replace(form="labels", reads=reads)
 
 
-def score_then_tally(backend: ModuleType, ks: Sequence[int], bins: int) -> Bind:
+def score_then_tally(backend: Any) -> Bind:
     """Make one kernel of two: a block is scored, then tallied while its scores are in the cache."""
-    top_k = np.array(ks, np.int64)
 
     def bind(
-        *, x: Array, target: Array, sums: Array, block: int, ignore_index: int, logit_scale: float,
-        softcap: float | None, sample_weight: Array | None = None, **results: Array,
+        *, x: Any, target: Any, sums: Any, block: int, ignore_index: int, logit_scale: float, softcap: float | None,
+        top_k: Any, bins: int, sample_weight: Any = None, **results: Any,
     ) -> Run:  # fmt: skip
         score = backend.score(x, target, ignore_index=ignore_index, logit_scale=logit_scale, softcap=softcap, **results)
         del results["log_normalizer"]
@@ -76,12 +77,12 @@ def score_then_tally(backend: ModuleType, ks: Sequence[int], bins: int) -> Bind:
     return bind
 
 
-def score_then_tally_binary(backend: ModuleType, bins: int) -> Bind:
+def score_then_tally_binary(backend: Any) -> Bind:
     """Make one kernel of two, as ``score_then_tally``; the first counts segments, the second rows."""
 
     def bind(
-        *, x: Array, target: Array, sums: Array, block: int, threshold: float, sample_weight: Array | None = None,
-        **results: Array,
+        *, x: Any, target: Any, sums: Any, block: int, threshold: float, bins: int, sample_weight: Any = None,
+        **results: Any,
     ) -> Run:  # fmt: skip
         score = backend.score_binary(x, target, threshold=threshold, **results)
         tally = backend.tally_binary(target, sample_weight, bins=bins, block=block, sums=sums, **results)

@@ -9,13 +9,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
 
 from . import losses
 from .arrays import Array, empty
-from .backends import resolve
 from .check import Problem
 from .layout import Shape
 from .plan import plan, run
@@ -126,12 +126,12 @@ def _stand_in(array: Abstract) -> Array:
 
 
 def _fill(problem: Problem, out: Array) -> None:
-    bind = getattr(resolve(problem.device), problem.kernel)
+    kernel = attrgetter(problem.kernel)
     fixed: dict[str, Any] = {"grad": None, "grad_scale": 1.0}
     if problem.form == "rows":
-        run(plan(problem, bind, {}, {"loss": out.reshape(-1)}, fixed))
+        run(plan(problem, kernel, {}, {"loss": out.reshape(-1)}, fixed))
     else:
-        run(plan(problem, bind, {"loss": out}, {}, {"sums": None, **fixed}))
+        run(plan(problem, kernel, {"loss": out}, {}, {"sums": None, **fixed}))
 
 
 def _weighted(problem: Problem, weight: Array) -> Problem:

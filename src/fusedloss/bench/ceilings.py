@@ -10,7 +10,7 @@ from ..threads import run_blocks
 from .inputs import Inputs
 from .turns import Contender
 
-BLOCK = 1 << 19  # bytes, as much as the library's own blocks
+BLOCK = 1 << 19  # bytes; the library's own blocks have half to twice as many
 LEAST = 1 << 20  # bytes of logits for which memory is a bound at all
 
 

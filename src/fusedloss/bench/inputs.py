@@ -66,5 +66,5 @@ def _distributions(rng: np.random.Generator, shape: Shape, dtype: type[np.float3
 def _on_a_line(shape: Shape, dtype: np.dtype[Any]) -> Array:
     """As `arrays.empty`, which cares for large arrays only."""
     size = prod(shape) * dtype.itemsize
-    block = empty((max(size, 1 << 20),), np.dtype(np.uint8))
+    block: Array = empty((max(size, 1 << 20),), np.dtype(np.uint8))
     return block[:size].view(dtype).reshape(shape)

@@ -20,7 +20,7 @@ def run(options: Namespace) -> None:
         ("processor", processor()),
         ("vectors", vectors()),
         ("threads", fl.get_num_threads()),
-        *((f"device {name}", device.reason or "available") for name, device in fl.devices().items()),
+        *((f"device {name}", device.reason or device.name or "available") for name, device in fl.devices().items()),
         ("cache", cache_directory()),
     ]
     print(listing(items))

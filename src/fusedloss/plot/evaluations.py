@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..arrays import Array, adopt
+from ..arrays import Array, adopt, on_host
 from ..errors import OptionError
 from ..options import positive_integer
 from ..scores import BinaryEvaluation, BinaryScores, Evaluation, Scores
@@ -102,5 +102,5 @@ def _losses(scores: Scores | BinaryScores) -> Array:
         raise OptionError(f"scores is of type {type(scores).__name__}, expected Scores or BinaryScores")
     if scores.nll is None:
         raise OptionError("scores have no nll, expected what is scored with a target")
-    losses = adopt(scores.nll, "scores.nll").astype(np.float64)
-    return losses[adopt(scores.rank, "scores.rank") >= 0] if isinstance(scores, Scores) else losses.ravel()
+    losses = on_host(adopt(scores.nll, "scores.nll")).astype(np.float64)
+    return losses[on_host(adopt(scores.rank, "scores.rank")) >= 0] if isinstance(scores, Scores) else losses.ravel()

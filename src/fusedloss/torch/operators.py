@@ -17,7 +17,7 @@ from fusedloss import check
 from fusedloss.check import Problem
 from fusedloss.errors import FusedLossError
 from fusedloss.options import options
-from fusedloss.reduction import divisor_of, solve
+from fusedloss.reduction import quotients, solve
 
 from . import slopes
 from .autograd import Rules, is_undivided
@@ -99,12 +99,12 @@ def _solve(wanted: bool, pose: Callable[[], Problem]) -> Results:
         if not is_undivided(problem.caller, problem.reduction):
             loss, gradient = solve(problem, gradient=True)
             return loss, gradient, loss.new_empty(0)
-        divisor = divisor_of(problem)
+        divisor, reciprocal = quotients(problem)
         total, gradient = solve(problem._replace(reduction="sum", denominator=None), gradient=True)
     except FusedLossError as error:
         raise as_torch(error) from None
-    loss = total / divisor if divisor else torch.full_like(total, torch.nan)
-    return loss, gradient, torch.full_like(total, 1 / divisor if divisor else 0)
+    scale = torch.as_tensor(reciprocal, dtype=total.dtype, device=total.device)
+    return (total / divisor).to(total.dtype), gradient, scale
 
 
 for rules in (
