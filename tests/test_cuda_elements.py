@@ -253,10 +253,14 @@ def test_log_loss_reports_what_is_wrong(rng):
     loss, options = np.zeros(12), LOSS_OPTIONS["log_loss"]
     assert kernels.log_loss(p, y, loss, None, **options)(0, 12) == (4 * 5 + 3) * 2 + 1
     assert kernels.log_loss(p, y, loss, None, **options | {"normalize": True})(0, 12) == (4 * 5 + 4) * 2
+    assert kernels.log_loss(p, y, loss, p, **options)(0, 12) == (4 * 5 + 3) * 2 + 1  # though it is written over
+    p, y = rng.random((6, 5, 2)), rng.integers(0, 5, 12)
     p[4, 4, 0], y[3], y[7] = INF, 5, -1
     assert kernels.log_loss(p, y, loss, None, **options | {"normalize": True})(0, 12) == 3
     assert kernels.log_loss(p, y, loss, None, **options)(4, 8) == 7
     assert kernels.log_loss(p, y, loss, None, **options | {"ignore_index": -1})(4, 8) == -1
+    x = np.array([[0.5, 1.5, -1, 0.5]])
+    assert kernels.binary_log_loss(x, x, None, np.zeros(1), x, **LOSS_OPTIONS["binary_log_loss"])(0, 1) == 1
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
