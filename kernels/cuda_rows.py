@@ -180,10 +180,8 @@ def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) ->
         state, k, vectors, target = start(reference), lane, classes // lanes, aimed[0]
         while k + (flight - 1) * group < vectors:
             c = k * lanes
-            if shifted and k + (flight - 1) * group >= row[2]:
-                z = last((row, k, curve))
-            else:
-                z = several((row, k, curve))
+            at_end = shifted and k + (flight - 1) * group >= row[2]
+            z = last((row, k, curve)) if at_end else several((row, k, curve))
             y, w = targets((z,), (beside, c, target)), weights((z,), (beside, c, target))
             state = add(state, z, y, w, c, stride, aimed)
             k += flight * group
