@@ -17,7 +17,7 @@ from .cuda_machine import WARP, atomic_least, block, blocks, jit, peek, poke, re
 from .cuda_ops import over_group, plus
 from .element_parts import SETTINGS
 
-THREADS = 128
+THREADS = 256
 INTEGERS = (
     "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "
     "out out_outer out_class out_inner loss scale status lo hi"
@@ -60,7 +60,10 @@ def class_terms(options: ProbOptions) -> Any:
 
 
 def prob_sums(options: ProbOptions) -> Any:
-    """A thread's share of Σ p; and of the loss and Σ gradient·p, writing the gradient if this is the last look."""
+    """A thread's share of Σ p; and of the loss and Σ gradient·p, writing the gradient if this is the last look.
+
+    With each, whether some p is no probability: a third function tells which.
+    """
     formulas = numerics.probability_formulas(jit, cuda_machine, numerics.logarithm(jit, cuda_machine))
     class_loss, class_slope = formulas.class_loss, formulas.class_slope
     (probability, mass), lanes, normalize = class_terms(options), options.lanes, options.normalize
@@ -68,42 +71,48 @@ def prob_sums(options: ProbOptions) -> Any:
     store, cast = poke(options.code), real(arithmetic(options.code))
 
     @jit
-    def check(p: Any, c: Any, active: Any, where: Any) -> None:
-        status, number, step = where
-        if active and ((p < 0.0) | (p > limit) | (p == math.inf)):
-            atomic_least(status, number + c * step)
+    def outside(p: Any) -> Any:
+        return (p < 0.0) | (p > limit) | (p == math.inf)
 
     @jit
-    def total(row: Any, lane: Any, classes: Any, active: Any, where: Any) -> Any:
-        value, c = 0.0, lane
+    def total(row: Any, lane: Any, classes: Any) -> Any:
+        value, odd, c = 0.0, False, lane
         while c < classes:
             p = probability(row, c)
-            check(p, c, active, where)
-            value += p
+            value, odd = value + p, odd | outside(p)
             c += lanes
-        return value
+        return value, odd
 
     @jit
-    def sweep(row: Any, lane: Any, classes: Any, active: Any, where: Any, target: Any, sums: Any, out: Any,
-              settings: Any, last: Any) -> Any:  # fmt: skip
+    def report(row: Any, lane: Any, classes: Any, place: Any, step: Any, status: Any) -> None:
+        """Say which class it is; seldom needed, so looked for again."""
+        c = lane
+        while c < classes and not outside(probability(row, c)):
+            c += lanes
+        atomic_least(status, place + c * step)
+
+    @jit
+    def sweep(row: Any, lane: Any, classes: Any, active: Any, target: Any, sums: Any, out: Any, settings: Any,
+              last: Any) -> Any:  # fmt: skip
         _, _, low, high, log_eps, _ = settings
-        (total, share, pull), (loss, dot), c = sums, (0.0, 0.0), lane
+        (total, share, pull), (loss, dot, odd), c = sums, (0.0, 0.0, False), lane
         while c < classes:
             p = probability(row, c)
-            if not normalize:
-                check(p, c, active, where)
-            p = p / total
+            if normalize:
+                p = p / total
+            else:
+                odd = odd | outside(p)
             y, slope = mass(row, c, target, settings), 0.0
             if y != 0.0:
                 loss -= class_loss(p, y, low, high, log_eps)
                 slope = class_slope(p, y, low, high, log_eps, 1.0)
                 dot -= class_slope(p, y, low, high, log_eps, p)
             if gradient and last:
-                store(out[0] + c * out[1], cast(select(active, ((0.0 - slope) - pull) / total * share, 0.0)))
+                store(out[0] + c * out[1], cast(select(active, ((0.0 - slope) - pull) * share, 0.0)))
             c += lanes
-        return loss, dot
+        return loss, dot, odd
 
-    return total, sweep
+    return total, sweep, report
 
 
 def row_state(options: ProbOptions) -> Any:
@@ -130,7 +139,7 @@ def row_state(options: ProbOptions) -> Any:
 
 def make_probs(options: ProbOptions) -> Kernel:
     """The kernel of log_loss for these options."""
-    (total_of, sweep), state, load = prob_sums(options), row_state(options), peek("f8")
+    (total_of, sweep, report), state, load = prob_sums(options), row_state(options), peek("f8")
     lanes, size, store = options.lanes, SIZE[arithmetic(options.code)], poke(arithmetic(options.code))
     cast, over_row = real(arithmetic(options.code)), over_group(plus, lanes, "f8", 0)
     normalize, per, shift = options.normalize, THREADS // lanes, lanes.bit_length() - 1
@@ -162,12 +171,14 @@ def make_probs(options: ProbOptions) -> Kernel:
             target, weight, active = state(row_number, sample_weight, y, ignore_index, classes, status)
             row = x + outer * xo + i * xi, xc, y + outer * yo + i * yi, yc, class_weight
             sink = out + outer * oo + i * oi, oc
-            where = status, outer * classes * inner + i, inner
-            total = summed(total_of(row, lane, count, active, where)) if normalize else 1.0
-            pull, look = 0.0, 1
+            total, pull, odd, look = 1.0, 0.0, False, 1
+            if normalize:
+                total, odd = total_of(row, lane, count)
+                total = summed(total)
             while look <= looks:  # one loop for both: two would not fit the registers
-                sums = total, weight * grad_scale, pull
-                value, dot = sweep(row, lane, count, active, where, target, sums, sink, settings, look == looks)
+                sums = total, weight * grad_scale / total if normalize else weight * grad_scale, pull
+                value, dot, here = sweep(row, lane, count, active, target, sums, sink, settings, look == looks)
+                odd = odd | here
                 if look == 1:
                     value = summed(value)
                     if there and lane == 0:
@@ -175,6 +186,8 @@ def make_probs(options: ProbOptions) -> Kernel:
                 if look < looks:
                     pull = summed(dot)
                 look += 1
+            if odd and active:
+                report(row, lane, count, outer * classes * inner + i, inner, status)
             base += blocks() * per
 
     return Kernel(log_loss, ("log_loss", options), len(INTEGERS), len(REALS), THREADS)
