@@ -17,7 +17,7 @@ from .cuda_machine import WARP, atomic_least, block, blocks, jit, peek, poke, re
 from .cuda_ops import over_group, plus
 from .element_parts import SETTINGS
 
-THREADS = 256
+THREADS, RESIDENT = 256, 512
 INTEGERS = (
     "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "
     "out out_outer out_class out_inner loss scale status lo hi"
@@ -190,4 +190,4 @@ def make_probs(options: ProbOptions) -> Kernel:
                 report(row, lane, count, outer * classes * inner + i, inner, status)
             base += blocks() * per
 
-    return Kernel(log_loss, ("log_loss", options), len(INTEGERS), len(REALS), THREADS)
+    return Kernel(log_loss, ("log_loss", options), len(INTEGERS), len(REALS), THREADS, RESIDENT)

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import itertools
 import os
 import sys
 from pathlib import Path
@@ -43,14 +42,16 @@ def hardware():
 
 @pytest.fixture
 def assembled(hardware):
-    """Assemble a kernel for an architecture; it must do without local memory."""
+    """Assemble a kernel for each architecture; it must do without local memory."""
 
-    def build(kernel, cc=(9, 0, "a"), spare=0):
-        found = cubin(hardware("cuda_compile").ptx_of(kernel, cc))
-        assert found.shared == 0
-        assert found.spills <= spare
-        assert found.count("LDL") + found.count("STL") <= spare // 4
-        return found
+    def build(kernel):
+        ptx = hardware("cuda_compile").ptx_of(kernel)
+        for arch in ARCHITECTURES:
+            found = cubin(ptx, arch)
+            assert (found.stack, found.spills, found.shared) == (0, 0, 0)
+            assert not found.count("LDL")
+            assert not found.count("STL")
+            yield found
 
     return build
 
@@ -73,57 +74,61 @@ def element_options(cuda_elements, formula, code, lies="together", **given):
     )  # fmt: skip
 
 
-CASES = [*itertools.product(FORMULAS, CODES, [(9, 0, "a")]),
-         *itertools.product(FORMULAS[:2], ["bf", "f8"], [(8, 0), (10, 0)])]  # fmt: skip
-
-
-@pytest.mark.parametrize(("formula", "code", "cc"), CASES)
-def test_elements_are_read_and_written_16_bytes_at_a_time(hardware, assembled, formula, code, cc):
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_elements_are_read_and_written_16_bytes_at_a_time(hardware, assembled, formula, code):
     cuda_elements = hardware("cuda_elements")
-    found = assembled(cuda_elements.make_elements(element_options(cuda_elements, formula, code)), cc)
     per = 2 if code in ("bf", "f2") else 1  # results take twice the room of 16-bit logits
     read, written = (1 if formula == "sigmoid" else 2), (3 * per if formula == "score_binary" else 1)
     scale = formula not in ("sigmoid", "score_binary")
-    loads, stores = accesses(found, "LDG"), accesses(found, "STG")
-    turns = loads[0] // read  # of a loop, next to each other
-    assert loads == (turns * read, scale)  # the gradient's scale
-    # the segment's sum, or the predictions as bytes
-    assert stores == (turns * written, turns if formula == "score_binary" else formula != "sigmoid")
-    assert found.registers <= 112
+    for found in assembled(cuda_elements.make_elements(element_options(cuda_elements, formula, code))):
+        loads, stores = accesses(found, "LDG"), accesses(found, "STG")
+        turns = loads[0] // read  # of a loop, next to each other
+        assert loads == (turns * read, scale)  # the gradient's scale
+        # the segment's sum, or the predictions as bytes
+        assert stores == (turns * written, turns if formula == "score_binary" else formula != "sigmoid")
+        assert found.registers <= 128
 
 
 @pytest.mark.parametrize("formula", ["binary_cross_entropy", "binary_log_loss"])
-def test_elements_however_they_lie(hardware, assembled, formula):
+@pytest.mark.parametrize("lies", ["together", "apart"])
+def test_elements_however_they_lie(hardware, assembled, formula, lies):
     cuda_elements = hardware("cuda_elements")
-    options = element_options(cuda_elements, formula, "bf", "apart", ragged=True)
-    found = assembled(cuda_elements.make_elements(options))
-    assert accesses(found, "LDG")[0] == accesses(found, "STG")[0] == 0
-    whole = element_options(cuda_elements, formula, "bf", ragged=True)
-    assert accesses(assembled(cuda_elements.make_elements(whole)), "LDG")[0] == 2
+    options = element_options(cuda_elements, formula, "bf", lies, ragged=True)
+    for found in assembled(cuda_elements.make_elements(options)):
+        assert (accesses(found, "LDG")[0] > 0) == (accesses(found, "STG")[0] > 0) == (lies == "together")
 
 
-@pytest.mark.parametrize("cc", ARCHITECTURES, ids=ARCHITECTURES.get)
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize(("code", "target", "lanes"), [("bf", "i8", 16), ("f4", "f4", 256)])
-def test_probabilities(hardware, assembled, code, target, lanes, normalize, cc):
+@pytest.mark.parametrize(("code", "target", "lanes"), [("bf", "i8", 16), ("f4", "f4", 256), ("f8", "f8", 1)])
+def test_probabilities(hardware, assembled, code, target, lanes, normalize):
     cuda_probs = hardware("cuda_probs")
     options = cuda_probs.ProbOptions(code, target, target[0] == "f", normalize, True, True, lanes)
-    # but for sm_90, the assembler puts a register or two by where it calls the slow path of a division
-    assert assembled(cuda_probs.make_probs(options), cc, 0 if cc[0] == 9 else 24).registers <= 96
+    for found in assembled(cuda_probs.make_probs(options)):
+        assert found.registers <= 128
 
 
-def test_sums_copies_and_tallies(hardware, assembled):
-    sums, copies, tally = (hardware(name) for name in ("cuda_sums", "cuda_copies", "cuda_tally"))
-    for finish in ("", "f4"):
-        assembled(sums.make_total(sums.SumOptions("f4", finish=finish)))
-    assembled(sums.make_weights(sums.SumOptions("f4", "i8", True, True, "weight")))
-    assembled(sums.make_check("f8"))
-    for source, target, width in (("f4", "f4", 4), ("f8", "bf", 8), ("", "i8", 2)):
-        found = assembled(copies.make_copy(copies.CopyOptions(source, target, 1, width)))
+def test_sums(hardware, assembled):
+    sums = hardware("cuda_sums")
+    kernels = [sums.make_total(sums.SumOptions("f4", finish=finish)) for finish in ("", "f4", "weight")]
+    kernels.append(sums.make_weights(sums.SumOptions("f4", "i8", True, True, "weight")))
+    for kernel in (*kernels, sums.make_check("f8")):
+        assert len(list(assembled(kernel))) == len(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "width"), [("f4", "f4", 4), ("f8", "bf", 8), ("", "i8", 2), ("i4", "i8", 1)]
+)
+def test_copies(hardware, assembled, source, target, width):
+    copies = hardware("cuda_copies")
+    for found in assembled(copies.make_copy(copies.CopyOptions(source, target, 1 if width > 1 else 8, width))):
         assert accesses(found, "LDG")[0] == (width * int(source[1]) // 16 if source else 0)
-        assert accesses(found, "STG")[0] == 1
-    assembled(copies.make_copy(copies.CopyOptions("i4", "i8", 8)))
+        assert accesses(found, "STG")[0] == (width > 1)
+
+
+def test_tallies(hardware, assembled):
+    tally = hardware("cuda_tally")
     options = tally.TallyOptions("f4", "i8", True, 128)
-    assembled(tally.make_tally(options))
-    assembled(tally.make_tally_binary(tally.TallyOptions("f4", "b1", True, 128, 32)))
-    assembled(tally.make_tally(tally.TallyOptions("f4", "u1", False, 1, alone=True)))
+    kernels = tally.make_tally(options), tally.make_tally(tally.TallyOptions("f4", "u1", False, 1, alone=True))
+    for kernel in (*kernels, tally.make_tally_binary(tally.TallyOptions("f4", "b1", True, 128, 32))):
+        assert len(list(assembled(kernel))) == len(ARCHITECTURES)

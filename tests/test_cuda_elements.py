@@ -1,56 +1,31 @@
-"""CUDA's kernels on elements, probabilities and sums, in the simulator: against NumPy's, however their arrays lie."""
+"""CUDA's kernels on elements, probabilities and sums against NumPy's, however their arrays lie."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fusedloss.kernels import SEGMENT, cuda, cuda_twin_memory, reference
+from fusedloss.kernels import SEGMENT, reference
 from fusedloss.kernels.cuda_bind_sums import PARTIALS
-from kernel_cases import BFLOAT16, DTYPES, LOSS_OPTIONS, WIDE, assert_close, bits, element_loss, result_dtype, row_loss
-from numpy.lib.array_utils import byte_bounds
+from kernel_cases import (
+    BFLOAT16,
+    DTYPES,
+    LOSS_OPTIONS,
+    WIDE,
+    assert_close,
+    bits,
+    element_loss,
+    kernels_of,
+    result_dtype,
+    row_loss,
+)
 
-INF, NAN, NONE = np.inf, np.nan, 2**63 - 1
+INF, NAN = np.inf, np.nan
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 LOSSES = ["binary_cross_entropy", "binary_log_loss", "mse"]
 SHAPES = [(5, 7), (3, 64), (40, 4), (2, 300)]
 
 
-def on_card(array):
-    """An array as CUDA's kernels see it; its own memory is the card's."""
-    names = "shape strides dtype ndim size itemsize nbytes".split()
-    return SimpleNamespace(array=array, address=array.ctypes.data, **{name: getattr(array, name) for name in names})
-
-
-class Kernels:
-    """CUDA's kernels under the contract's names, on NumPy arrays; a run gives the least offence, or -1."""
-
-    def __getattr__(self, name):
-        def bind(*args, **kwargs):
-            arrays = [each for each in (*args, *kwargs.values()) if isinstance(each, np.ndarray)]
-            status = np.full(1, NONE)
-            spans = [(low, high - low) for low, high in map(byte_bounds, [*arrays, status])]
-            given = [on_card(each) if isinstance(each, np.ndarray) else each for each in args]
-            named = {key: on_card(each) if isinstance(each, np.ndarray) else each for key, each in kwargs.items()}
-            launch = getattr(cuda.Backend(cuda.Queue(0, 0, status.ctypes.data)), name)(*given, **named)
-
-            def run(lo=0, hi=0):
-                for span in spans:
-                    cuda_twin_memory.lend(*span)
-                try:
-                    status[0] = NONE
-                    assert launch(lo, hi) == -1
-                finally:
-                    for span in spans:
-                        cuda_twin_memory.retract(*span)
-                return -1 if status[0] == NONE else int(status[0])
-
-            return run
-
-        return bind
-
-
-kernels = Kernels()
+kernels = kernels_of("cuda")
 
 
 def aligned(array, offset=0):
@@ -293,21 +268,21 @@ def test_totals(rng, dtype, count):
     values, out, partials = rng.standard_normal(count).astype(dtype), np.zeros((), dtype), np.zeros(PARTIALS)
     want, found = values.sum(dtype=np.float64) / 3, []
     for divisor, room in itertools.product((3, np.array(3.0)), (None, partials)):
-        kernels.total(values, out, divisor, partials=room)()
+        kernels.total(values, out, divisor, partials=room)(0, 1)
         assert_close(out, want, 4, scale=1.0)
         found.append(bits(out))
     assert found[:2] == found[2:]
     for divisor in (0, np.zeros(())):
-        kernels.total(values, out, divisor)()
+        kernels.total(values, out, divisor)(0, 1)
         assert np.isnan(out)
 
 
 @pytest.mark.parametrize(("values", "want"), [([3e38, 3e38], INF), ([-3e38, -3e38], -INF), ([INF, 1], INF)])
 def test_totals_that_overflow(values, want):
     out = np.zeros((), np.float32)
-    kernels.total(np.array(values, np.float32), out, 1)()
+    kernels.total(np.array(values, np.float32), out, 1)(0, 1)
     assert out == want
-    kernels.total(np.array([NAN, 1], np.float32), out, 1)()
+    kernels.total(np.array([NAN, 1], np.float32), out, 1)(0, 1)
     assert np.isnan(out)
 
 
@@ -326,40 +301,31 @@ def test_weights_of_what_counts(rng, rows, target):
             want = want * sample_weight
         if y is not None:
             want = want[y != 3]
-        kernels.weigh(y, class_weight, sample_weight, 3, rows, out, partials=partials)()
+        kernels.weigh(y, class_weight, sample_weight, 3, rows, out, partials=partials)(0, 1)
         assert_close(out[0], want.sum(), 4)
         assert out[1] == (1 / out[0] if out[0] else 0)
 
 
 def test_weights_of_nothing_and_of_elements(rng):
     out, weight = np.ones(2), rng.random((6, 7)).astype(np.float32)
-    kernels.weigh(np.full(5, 3), None, None, 3, 5, out)()
+    kernels.weigh(np.full(5, 3), None, None, 3, 5, out)(0, 1)
     assert out.tolist() == [0, 0]
     for given in (weight, weight.T, weight[::-1, ::2], weight[:1], weight[:, :1], weight[:1, :1]):
         whole = np.broadcast_to(given, (6, 7) if given.shape in ((1, 7), (6, 1), (1, 1)) else given.shape)
-        kernels.weigh(None, None, whole, 0, whole.size, out)()
+        kernels.weigh(None, None, whole, 0, whole.size, out)(0, 1)
         assert_close(out[0], whole.sum(dtype=np.float64), 4)
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.int32], ids=str)
 def test_weights_are_looked_at(dtype):
-    weight, slot = np.ones((3, 5)).astype(dtype), np.full(1, NONE)
-    lent = slot.ctypes.data, slot.nbytes
-    cuda_twin_memory.lend(*lent)
-    try:
-        kernels.check_weights(weight, slot.ctypes.data)()
-        assert slot[0] == NONE
-        weight[2, 1] = weight[1, 3] = -1
-        kernels.check_weights(weight, slot.ctypes.data)()
-        assert slot[0] == 8
-        kernels.check_weights(weight.T[::-1], slot.ctypes.data)()
-        assert slot[0] == 4
-        for bad in (NAN, INF) if np.dtype(dtype).kind != "i" else ():
-            slot[0], weight[0, 2] = NONE, bad
-            kernels.check_weights(weight[0], slot.ctypes.data)()
-            assert slot[0] == 2
-    finally:
-        cuda_twin_memory.retract(*lent)
+    weight = np.ones((3, 5)).astype(dtype)
+    assert kernels.check_weights(weight)(0, 1) == -1
+    weight[2, 1] = weight[1, 3] = -1
+    assert kernels.check_weights(weight)(0, 1) == 8
+    assert kernels.check_weights(weight.T[::-1])(0, 1) == 4
+    for bad in (NAN, INF) if np.dtype(dtype).kind != "i" else ():
+        weight[0, 2] = bad
+        assert kernels.check_weights(weight[0])(0, 1) == 2
 
 
 # ---- copies ----------------------------------------------------------------------------------------------------------
@@ -375,7 +341,7 @@ def test_copies_between_dtypes(rng, source):
     for target in KINDS:
         for offset in (0, 1):
             given, out = aligned(values, offset), aligned(np.zeros(45, target), offset)
-            kernels.copy(given, out)()
+            kernels.copy(given, out)(0, 1)
             assert bits(out) == bits(values.astype(target))
 
 
@@ -385,26 +351,26 @@ def test_copies_between_strides(rng, dtype):
     for axes in itertools.permutations(range(3)):
         given = values.transpose(axes)
         for out in (np.zeros(given.shape, dtype), np.zeros(tuple(2 * n for n in given.shape), dtype)[::2, ::-2, 1::2]):
-            kernels.copy(given, out)()
+            kernels.copy(given, out)(0, 1)
             np.testing.assert_array_equal(out, given)
-            kernels.fill(out)()
+            kernels.fill(out)(0, 1)
             assert not out.any()
     row, out = np.broadcast_to(values[0, 0], (4, 5)), np.zeros((4, 5), dtype)
-    kernels.copy(row, out)()
+    kernels.copy(row, out)(0, 1)
     np.testing.assert_array_equal(out, row)
 
 
 def test_copies_of_no_axes_and_of_many(rng):
     given, out = np.array(3.5), np.zeros((), np.float32)
-    kernels.copy(given, out)()
+    kernels.copy(given, out)(0, 1)
     assert out == given
     given = rng.random((2,) * 10).transpose(0, 9, 1, 8, 2, 7, 3, 6, 4, 5)
     out = np.zeros(given.shape)
-    kernels.copy(given, out)()
+    kernels.copy(given, out)(0, 1)
     np.testing.assert_array_equal(out, given)
-    kernels.copy(np.zeros((0, 3)), np.zeros((0, 3)))()
+    kernels.copy(np.zeros((0, 3)), np.zeros((0, 3)))(0, 1)
     ones = np.ones((3, 43), np.float32)
-    kernels.fill(ones[1])()
+    kernels.fill(ones[1])(0, 1)
     assert ones.sum(1).tolist() == [43, 0, 43]
 
 
