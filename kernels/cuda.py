@@ -53,7 +53,7 @@ MOST = 512
 THREADS = 128
 """Of a block that has several rows."""
 RESIDENT = 512
-"""Threads of a multiprocessor for which kernels over rows leave registers: 128 each. The assembler's own guess spills."""
+"""Threads of a multiprocessor for which kernels over rows leave registers: 128 each. Else it spills."""
 BLOCKS = 32
 """Blocks that a multiprocessor is given, one after the other or together."""
 

@@ -24,7 +24,8 @@ hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for a ``backend``, a ``device=`` of the library, on each; or on those its module names."""
-    if "backend" in metafunc.fixturenames:
+    named = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    if "backend" in metafunc.fixturenames and "backend" not in named:
         metafunc.parametrize("backend", getattr(metafunc.module, "BACKENDS", ["numpy", "cpu", "cuda"]))
 
 

@@ -1,18 +1,44 @@
 """What CUDA's own tools make of a kernel, on a machine without a card: registers, local memory, instructions."""
 
 import collections
+import importlib
+import importlib.util
+import os
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
+import fusedloss.kernels
 from cuda import pathfinder
 
 ARCHITECTURES = "sm_80", "sm_90a", "sm_100"
 LABEL, TARGET = re.compile(r"^(\.L_x_\d+):"), re.compile(r"`\((\.L_x_\d+)\)")
 CONDITION = re.compile(r"\*/\s+@|(?:BRA|EXIT)\S*\s+!?U?P\d")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[T0-9]+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
+
+
+HARDWARE = "kernels_on_hardware"
+
+
+def hardware(name: str) -> ModuleType:
+    """A module of kernels on the hardware's leaves, whatever machine this process simulates."""
+    simulated = os.environ.pop("FUSEDLOSS_CUDA_SIMULATOR", None)
+    try:
+        if HARDWARE not in sys.modules:
+            place = Path(fusedloss.kernels.__file__)
+            spec = importlib.util.spec_from_file_location(
+                HARDWARE, place, submodule_search_locations=[str(place.parent)]
+            )
+            sys.modules[HARDWARE] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[HARDWARE])
+        return importlib.import_module(f"{HARDWARE}.{name}")
+    finally:
+        if simulated is not None:
+            os.environ["FUSEDLOSS_CUDA_SIMULATOR"] = simulated
 
 
 class Cubin(NamedTuple):
@@ -33,6 +59,11 @@ class Cubin(NamedTuple):
     @property
     def calls(self) -> int:
         return self.count("CALL")
+
+    @property
+    def called(self) -> set[str]:
+        """The functions that are called: the assembler's own, as for divisions, if every helper was spliced in."""
+        return set(re.findall(r"CALL\S* `\((?!\.L_x_)(\S+)\)", self.sass))
 
     def streamed(self, *names: str) -> list[int]:
         """How many of the instructions `names` there are in each loop that has some, most first.

@@ -9,7 +9,7 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 from evaluation_cases import assert_merged, case, positions, rows_of
-from kernel_cases import assert_close, bits
+from kernel_cases import HOST, assert_close, bits
 
 import fusedloss as fl
 from fusedloss import evaluation as module
@@ -221,6 +221,7 @@ def test_bins_are_closed_above(backend, bins):
 # ---- one pass, in parts, in threads ----------------------------------------------------------------------------------
 
 
+@HOST
 def test_any_number_of_threads_gives_the_same_bits(backend, rng):
     x, y = case(rng, (8003, 131))
     before, seen, scored = fl.get_num_threads(), set(), set()
