@@ -2,12 +2,14 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
 import pytest
 
+import fusedloss as fl
 from fusedloss import backends
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest has a core: PyTorch's threads would spin for another
@@ -26,6 +28,16 @@ def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "cpu":
         pytest.importorskip("numba")
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_they_were() -> Iterator[None]:
+    """A test may set the number of threads, ours or PyTorch's, and need not put it back."""
+    before = fl.get_num_threads()
+    yield
+    fl.set_num_threads(before)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture

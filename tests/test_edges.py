@@ -258,7 +258,7 @@ class TestSameBits:
         assert bits(losses) == bits(same)
 
     @pytest.mark.parametrize("shape", [(3000, 200), (60_000, LANES), (1, 300_000)], ids=str)
-    def test_for_any_number_of_threads(self, backend, rng, kind, shape, threads):
+    def test_for_any_number_of_threads(self, backend, rng, kind, shape):
         x = rng.standard_normal(shape).astype(np.float32)
         _, units, block = layout("rows", 1, shape, 4, (x.strides,), (True,))
         assert shape[0] == 1 or units > 2 * block
@@ -266,16 +266,16 @@ class TestSameBits:
         target = index if kind == "hard" else rng.random(shape, np.float32)
         results = set()
         for count in (1, 2, 5, 2):
-            threads(count)
+            fl.set_num_threads(count)
             mean, gradient = fl.value_and_grad(fl.cross_entropy)(x, target, device=backend)
             results.add((bits(mean), bits(gradient)))
         assert len(results) == 1
 
-    def test_of_elements_for_any_number_of_threads(self, backend, rng, threads):
+    def test_of_elements_for_any_number_of_threads(self, backend, rng):
         x, y, s = rng.standard_normal((3000, 200)), rng.random((3000, 200)), rng.random(3000)
         results = set()
         for count in (1, 2, 5, 2):
-            threads(count)
+            fl.set_num_threads(count)
             mean, gradient = fl.value_and_grad(fl.mse)(x, y, sample_weight=s, device=backend)
             results.add((bits(mean), bits(gradient)))
         assert len(results) == 1
@@ -304,11 +304,3 @@ class TestSameBits:
             call(x[lo : lo + 30], target[lo : lo + 30], reduction="sum", device=backend)[0] for lo in range(0, 3000, 30)
         ]
         np.testing.assert_allclose(np.sum(parts), whole, rtol=2e-15)
-
-
-@pytest.fixture
-def threads():
-    """Set the number of threads, for one test."""
-    before = fl.get_num_threads()
-    yield fl.set_num_threads
-    fl.set_num_threads(before)

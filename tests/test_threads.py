@@ -17,10 +17,7 @@ from fusedloss.threads import run_blocks
 
 @pytest.fixture(autouse=True)
 def four_threads():
-    before = fl.get_num_threads()
     fl.set_num_threads(4)
-    yield
-    fl.set_num_threads(before)
 
 
 def recorder(n):
