@@ -79,13 +79,6 @@ def arguments(real: Format) -> Any:
 
 
 @cache
-def _transcendentals(real: Any) -> Any:
-    """e^t, e^t for the terms of a sum, and log x."""
-    exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
-    return exp, term, numerics.logarithm(inline, simd)
-
-
-@cache
 def _curves(transform: str, real: Any) -> Any:
     return curves(Flags("", transform=transform), splice, simd, real, inline=inline)
 
@@ -93,7 +86,8 @@ def _curves(transform: str, real: Any) -> Any:
 def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
     real = options.real_type
-    exp, term, log = _transcendentals(real)
+    exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
+    log = numerics.logarithm(inline, simd)
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = _curves(options.transform, real)
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)

@@ -146,17 +146,19 @@ class SumKernels:
 
         return run
 
-    def check_weights(self, weights: Array, slot: int) -> Run:
-        """Bind a look for weights that are not finite or below 0; the least number of one goes to the int64 at `slot`.
+    def check_weights(self, weights: Array, slot: int | None = None) -> Run:
+        """Bind a look for weights that are not finite or below 0: the least number of one goes where the queue says.
 
-        Weights are (n,) or (rows, cols), of any strides, and are numbered in C order.
+        Or to the int64 at another address, `slot`. Weights are (n,) or (rows, cols), of any strides, and are numbered
+        in C order.
         """
+        place = self.queue.status if slot is None else slot
         kernel, (at, across, along, columns) = _check(code_of(weights.dtype)), _plane(weights)
         grid = min(-(-weights.size // (THREADS * SHARE)), MOST_BLOCKS)
 
         def run(lo: int, hi: int, _kept: Any = weights) -> int:
             if grid:
-                self._launch(kernel, grid, 0, weights.size, columns, at, across, along, slot)
+                self._launch(kernel, grid, 0, weights.size, columns, at, across, along, place)
             return -1
 
         return run

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .cuda_compile import Kernel
 from .cuda_groups import FLOATS, SIZE, arithmetic, reader, writer
 from .cuda_machine import block, blocks, jit, load16, pack, peek, poke, real, select, store16, thread, whole
@@ -55,7 +57,7 @@ def _group(options: CopyOptions) -> Callable[..., Any]:
     if source == target:
         return jit(lambda at, to: store16(to, load16(at)))
     if not source:
-        zero, packed = real("f4")(0), pack("f4")
+        zero, packed = np.float32(0), pack("f4")
         return jit(lambda at, to: store16(to, packed((zero, zero, zero, zero))))
     read, write = reader(source, "together", width, arithmetic(target)), writer(target, "together", width)
     return jit(lambda at, to: write(to, 0, read(at, 0, 0)))

@@ -29,6 +29,8 @@ from .cuda_ops import over_group, plus
 from .element_parts import SETTINGS, Device, element_values, pointwise
 
 THREADS = 128
+RESIDENT = 512
+"""Threads of a multiprocessor for which what is worked on in float64 leaves registers."""
 INPUTS = ("x", "target", "sample_weight", "pos_weight")
 LOSSES, SCORES = ("loss", "out"), ("nll", "probability", "brier", "prediction")
 INTEGERS = 2 + 3 * (len(INPUTS) + 4) + 5
@@ -235,4 +237,5 @@ def make_elements(options: ElementOptions) -> Kernel:
                     sync()  # before the next sum
             base += blocks() * per
 
-    return Kernel(elements, ("elements", options), INTEGERS, len(REALS), THREADS)
+    resident = RESIDENT if options.formula == "binary_log_loss" else 0
+    return Kernel(elements, ("elements", options), INTEGERS, len(REALS), THREADS, resident)

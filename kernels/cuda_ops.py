@@ -72,14 +72,15 @@ def elements(code: str, n: int, convert: Any) -> Any:
 
 
 def over_lanes(combine: Any, lanes: int) -> Any:
-    """Combine a number over groups of so many neighbouring threads of a warp; every thread gets the result."""
+    """Combine a number over groups of so many threads of a warp, neighbours first; every thread gets the result."""
     if lanes == 1:
         return jit(lambda v: v)
-    half, rest = lanes // 2, over_lanes(combine, lanes // 2)
+    half, pairs = lanes // 2, over_lanes(combine, lanes // 2)
 
     @jit
     def step(v: Any) -> Any:
-        return rest(combine(v, shuffle_xor(v, half)))
+        v = pairs(v)
+        return combine(v, shuffle_xor(v, half))
 
     return step
 

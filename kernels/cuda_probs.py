@@ -17,7 +17,7 @@ from .cuda_machine import WARP, atomic_least, block, blocks, jit, peek, poke, re
 from .cuda_ops import over_group, plus
 from .element_parts import SETTINGS
 
-THREADS = 128
+THREADS, RESIDENT = 256, 512
 INTEGERS = (
     "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "
     "out out_outer out_class out_inner loss scale status lo hi"
@@ -60,7 +60,10 @@ def class_terms(options: ProbOptions) -> Any:
 
 
 def prob_sums(options: ProbOptions) -> Any:
-    """A thread's share of Σ p; and of the loss and Σ gradient·p, writing the gradient if this is the last look."""
+    """A thread's share of Σ p; and of the loss and Σ gradient·p, writing the gradient if this is the last look.
+
+    With each, the first of its classes whose p is no probability, or -1.
+    """
     formulas = numerics.probability_formulas(jit, cuda_machine, numerics.logarithm(jit, cuda_machine))
     class_loss, class_slope = formulas.class_loss, formulas.class_slope
     (probability, mass), lanes, normalize = class_terms(options), options.lanes, options.normalize
@@ -68,40 +71,38 @@ def prob_sums(options: ProbOptions) -> Any:
     store, cast = poke(options.code), real(arithmetic(options.code))
 
     @jit
-    def check(p: Any, c: Any, active: Any, where: Any) -> None:
-        status, number, step = where
-        if active and ((p < 0.0) | (p > limit) | (p == math.inf)):
-            atomic_least(status, number + c * step)
+    def outside(p: Any) -> Any:
+        return (p < 0.0) | (p > limit) | (p == math.inf)
 
     @jit
-    def total(row: Any, lane: Any, classes: Any, active: Any, where: Any) -> Any:
-        value, c = 0.0, lane
+    def total(row: Any, lane: Any, classes: Any) -> Any:
+        value, odd, c = 0.0, -1, lane
         while c < classes:
             p = probability(row, c)
-            check(p, c, active, where)
-            value += p
+            value, odd = value + p, select(outside(p) & (odd < 0), c, odd)
             c += lanes
-        return value
+        return value, odd
 
     @jit
-    def sweep(row: Any, lane: Any, classes: Any, active: Any, where: Any, target: Any, sums: Any, out: Any,
-              settings: Any, last: Any) -> Any:  # fmt: skip
+    def sweep(row: Any, lane: Any, classes: Any, active: Any, target: Any, sums: Any, out: Any, settings: Any,
+              last: Any) -> Any:  # fmt: skip
         _, _, low, high, log_eps, _ = settings
-        (total, share, pull), (loss, dot), c = sums, (0.0, 0.0), lane
+        (total, share, pull), (loss, dot, odd), c = sums, (0.0, 0.0, -1), lane
         while c < classes:
             p = probability(row, c)
-            if not normalize:
-                check(p, c, active, where)
-            p = p / total
+            if normalize:
+                p = p / total
+            else:
+                odd = select(outside(p) & (odd < 0), c, odd)
             y, slope = mass(row, c, target, settings), 0.0
             if y != 0.0:
                 loss -= class_loss(p, y, low, high, log_eps)
                 slope = class_slope(p, y, low, high, log_eps, 1.0)
                 dot -= class_slope(p, y, low, high, log_eps, p)
             if gradient and last:
-                store(out[0] + c * out[1], cast(select(active, ((0.0 - slope) - pull) / total * share, 0.0)))
+                store(out[0] + c * out[1], cast(select(active, ((0.0 - slope) - pull) * share, 0.0)))
             c += lanes
-        return loss, dot
+        return loss, dot, odd
 
     return total, sweep
 
@@ -128,13 +129,10 @@ def row_state(options: ProbOptions) -> Any:
     return state
 
 
-def make_probs(options: ProbOptions) -> Kernel:
-    """The kernel of log_loss for these options."""
-    (total_of, sweep), state, load = prob_sums(options), row_state(options), peek("f8")
-    lanes, size, store = options.lanes, SIZE[arithmetic(options.code)], poke(arithmetic(options.code))
-    cast, over_row = real(arithmetic(options.code)), over_group(plus, lanes, "f8", 0)
-    normalize, per, shift = options.normalize, THREADS // lanes, lanes.bit_length() - 1
-    looks = 2 if normalize and options.gradient else 1
+def row_work(options: ProbOptions) -> Any:
+    """``f(row, lane, count, state, grad_scale, sink, settings)``: a row's loss, and what `prob_sums` finds wrong."""
+    (total_of, sweep), lanes, normalize = prob_sums(options), options.lanes, options.normalize
+    over_row, looks = over_group(plus, lanes, "f8", 0), 2 if normalize and options.gradient else 1
 
     @jit
     def summed(value: Any) -> Any:
@@ -142,6 +140,34 @@ def make_probs(options: ProbOptions) -> Kernel:
         if lanes > WARP:
             sync()  # before the next sum
         return value
+
+    @jit
+    def work(row: Any, lane: Any, count: Any, state: Any, grad_scale: Any, sink: Any, settings: Any) -> Any:
+        target, weight, active = state
+        total, pull, odd, loss, look = 1.0, 0.0, -1, 0.0, 1
+        if normalize:
+            total, odd = total_of(row, lane, count)
+            total = summed(total)
+        while look <= looks:  # one loop for both: two would not fit the registers
+            sums = total, weight * grad_scale / total if normalize else weight * grad_scale, pull
+            value, dot, here = sweep(row, lane, count, active, target, sums, sink, settings, look == looks)
+            if look == 1:
+                loss = summed(value)
+            if look < looks:
+                pull = summed(dot)
+            if not normalize:
+                odd = here
+            look += 1
+        return select(active, loss * weight, 0.0), odd
+
+    return work
+
+
+def make_probs(options: ProbOptions) -> Kernel:
+    """The kernel of log_loss for these options."""
+    state_of, work, load, lanes = row_state(options), row_work(options), peek("f8"), options.lanes
+    size, store, cast = SIZE[arithmetic(options.code)], poke(arithmetic(options.code)), real(arithmetic(options.code))
+    per, shift = THREADS // lanes, lanes.bit_length() - 1
 
     def log_loss(
         inner: Any, classes: Any, x: Any, xo: Any, xc: Any, xi: Any, y: Any, yo: Any, yc: Any, yi: Any,
@@ -159,22 +185,13 @@ def make_probs(options: ProbOptions) -> Kernel:
             row_number, count = select(there, number, lo), select(there, classes, 0)
             outer = row_number // inner
             i = row_number - outer * inner
-            target, weight, active = state(row_number, sample_weight, y, ignore_index, classes, status)
+            state = state_of(row_number, sample_weight, y, ignore_index, classes, status)
             row = x + outer * xo + i * xi, xc, y + outer * yo + i * yi, yc, class_weight
-            sink = out + outer * oo + i * oi, oc
-            where = status, outer * classes * inner + i, inner
-            total = summed(total_of(row, lane, count, active, where)) if normalize else 1.0
-            pull, look = 0.0, 1
-            while look <= looks:  # one loop for both: two would not fit the registers
-                sums = total, weight * grad_scale, pull
-                value, dot = sweep(row, lane, count, active, where, target, sums, sink, settings, look == looks)
-                if look == 1:
-                    value = summed(value)
-                    if there and lane == 0:
-                        store(loss + size * number, cast(select(active, value * weight, 0.0)))
-                if look < looks:
-                    pull = summed(dot)
-                look += 1
+            value, odd = work(row, lane, count, state, grad_scale, (out + outer * oo + i * oi, oc), settings)
+            if there and lane == 0:
+                store(loss + size * number, cast(value))
+            if odd >= 0 and state[2]:
+                atomic_least(status, (outer * classes + odd) * inner + i)
             base += blocks() * per
 
-    return Kernel(log_loss, ("log_loss", options), len(INTEGERS), len(REALS), THREADS)
+    return Kernel(log_loss, ("log_loss", options), len(INTEGERS), len(REALS), THREADS, RESIDENT)

@@ -20,137 +20,34 @@ from .cuda_machine import (
     each,
     fmax,
     following,
-    funnel,
     held16,
-    hold16,
     jit,
     load16,
-    load16_kept,
     pack,
     peek,
     poke,
     real,
-    select,
     store16,
     table,
     thread,
     unpack,
     wide,
 )  # fmt: skip
-from .cuda_ops import SIZES, SLOT, elements, greater, over_group
+from .cuda_ops import SIZES, SLOT, greater, over_group
 from .cuda_parts import CudaOptions, batch, device_functions, entry, no_sums
+from .cuda_row_loads import operand_loader, rest_loader, rest_operand_loader, row_loader
 from .cuda_row_sums import SLOTS, group_sums, hard_target, row_values, scores
 
 ROOM = SLOTS * SLOT
 """Where a row begins in shared memory."""
 
 
-def row_loader(options: CudaOptions, device: SimpleNamespace, shifted: bool, careful: bool) -> Any:
-    """Load the 16 bytes number k of a row as logits, and leave them in shared memory as they lie in memory.
-
-    A careful one never loads past the row's end, where it is cut from two loads.
-    """
-    code, lanes, size, staged = options.logits, options.lanes, SIZES[options.logits], options.output != ""
-    spread, one, transform = unpack(code), peek(code), device.transform
-
-    @jit
-    def bend(items: Any, k: Any, curve: Any) -> Any:
-        return transform(items[0], curve)
-
-    @jit
-    def element(k: Any, a: Any) -> Any:
-        return transform(one(a[0] + k * size), a[1])
-
-    bent, apart = each(bend), table(element, lanes)
-
-    @jit
-    def load(row: Any, k: Any, curve: Any) -> Any:
-        at, shift, safe, kept, room = row
-        if shifted and careful and k >= safe:
-            return apart((at + 16 * k, curve))
-        words = load16_kept(at - shift + 16 * k) if shifted else load16(at + 16 * k)
-        if staged and k < kept:
-            hold16(room + 16 * k, words)
-        if shifted:
-            words = funnel(words, load16_kept(at - shift + 16 * k + 16), shift)
-        return bent((spread(words),), curve)
-
-    return load
-
-
-def rest_loader(options: CudaOptions, device: SimpleNamespace) -> Any:
-    """Load what is left of a row, less than 16 bytes; what is missing is -inf."""
-    size, lanes, one, transform = SIZES[options.logits], options.lanes, peek(options.logits), device.transform
-    minus = options.real_type(-math.inf)
-
-    @jit
-    def element(k: Any, a: Any) -> Any:
-        at, left, curve = a
-        return transform(one(at + k * size), curve) if k < left else minus
-
-    return table(element, lanes)
-
-
-def operand_loader(options: CudaOptions, lanes: int) -> Any:
-    """Load the targets and class weights of a vector from class c on; where there are none, what comes is not used.
-
-    And of its first `left` classes alone, where the others are to have no weight.
-    """
-    soft, weighted, matched, smoothed = options.target == "soft", options.weighted, options.matched, options.smoothed
-    real_size, size = SIZES[options.real], SIZES.get(options.soft, 0)
-    one, zero, convert = options.real_type(1), options.real_type(0), real(options.real)
-    code = options.soft or options.real
-    targets, weights = elements(code, lanes, convert), elements(options.real, lanes, convert)
-    target_of, weight_of = peek(code), peek(options.real)
-
-    @jit
-    def hit(k: Any, a: Any) -> Any:
-        return select(k == a, one, zero)
-
-    @jit
-    def some_target(k: Any, a: Any) -> Any:
-        return convert(target_of(a[0] + k * size)) if k < a[1] else zero
-
-    @jit
-    def some_weight(k: Any, a: Any) -> Any:
-        if weighted:
-            return convert(weight_of(a[0] + k * real_size)) if k < a[1] else zero
-        return select(k < a[1], one, zero)
-
-    hits, some_targets, some_weights = (table(make, lanes) for make in (hit, some_target, some_weight))
-
-    @jit
-    def load(z: Any, at: Any, c: Any, target: Any) -> Any:
-        y = w = z
-        if soft:
-            y = targets(at[0] + size * c)
-        if matched:
-            y = hits(target - c)
-        if weighted:
-            w = weights(at[1] + real_size * c)
-        elif smoothed:
-            w = some_weights((0, lanes))
-        return y, w
-
-    @jit
-    def load_some(z: Any, at: Any, c: Any, target: Any, left: Any) -> Any:
-        y = w = z
-        if soft:
-            y = some_targets((at[0] + size * c, left))
-        if matched:
-            y = hits(target - c)
-        if weighted or smoothed:
-            w = some_weights((at[1] + real_size * c, left))
-        return y, w
-
-    return load, load_some
-
-
 def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> Any:
     """A thread's sums over its share of a row; what is left of the row after the last 16 bytes goes to thread 0."""
     lanes, group, size, start = options.lanes, options.group, SIZES[options.logits], no_sums(options)
     rest, add = rest_loader(options, device), batch(options, device)
-    (operands, some_operands), stride, flight = operand_loader(options, lanes), group * lanes, options.vectors
+    operands, some_operands = operand_loader(options, lanes), rest_operand_loader(options, lanes)
+    stride, flight = group * lanes, options.vectors
 
     def loader(careful: bool, n: int) -> Any:
         load = row_loader(options, device, shifted, careful)
@@ -180,7 +77,8 @@ def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) ->
         state, k, vectors, target = start(reference), lane, classes // lanes, aimed[0]
         while k + (flight - 1) * group < vectors:
             c = k * lanes
-            z = last((row, k, curve)) if shifted and k + (flight - 1) * group >= row[2] else several((row, k, curve))
+            at_end = shifted and k + (flight - 1) * group >= row[2]
+            z = last((row, k, curve)) if at_end else several((row, k, curve))
             y, w = targets((z,), (beside, c, target)), weights((z,), (beside, c, target))
             state = add(state, z, y, w, c, stride, aimed)
             k += flight * group
@@ -243,7 +141,7 @@ def row_sums(options: CudaOptions, device: SimpleNamespace) -> Any:
 def row_values_loader(options: CudaOptions, device: SimpleNamespace) -> Any:
     """The output of a vector of logits as they lie in memory, and of one class."""
     one, transform, value, size = peek(options.logits), device.transform, device.value, SIZES[options.logits]
-    (operands, _), (_, operand) = operand_loader(options, options.lanes), operand_loader(options, 1)
+    operands, operand = operand_loader(options, options.lanes), rest_operand_loader(options, 1)
 
     @jit
     def output(items: Any, k: Any, a: Any) -> Any:

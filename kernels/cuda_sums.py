@@ -17,8 +17,9 @@ from .cuda_machine import absolute, atomic_least, block, blocks, jit, maximum, m
 from .cuda_machine import wide as widened
 from .cuda_ops import over_group, plus
 
-THREADS, MOST, SHARE = 256, 1024, 16
-"""Threads of a block; blocks, and so sums of blocks; elements that a thread should have before there are more."""
+THREADS, MOST, SHARE, RESIDENT = 256, 1024, 16, 1024
+"""Threads of a block; blocks, and so sums of blocks; elements that a thread should have before there are more; threads
+of a multiprocessor, for which there are registers."""
 LARGEST = 3.4028234663852886e38
 """The largest float32."""
 
@@ -126,7 +127,7 @@ def make_weights(options: SumOptions) -> Kernel:
             e += blocks() * THREADS
         end(total, out, 0, factor)
 
-    return Kernel(weigh, ("weigh", options), 10, 1, THREADS)
+    return Kernel(weigh, ("weigh", options), 10, 1, THREADS, RESIDENT)
 
 
 def make_check(code: str) -> Kernel:

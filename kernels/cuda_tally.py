@@ -83,11 +83,10 @@ def _sums(options: TallyOptions) -> tuple[Callable[..., Any], ...]:
     return clear, add, finish
 
 
-def make_tally(options: TallyOptions) -> Kernel:
-    """The kernel that tallies rows of scores."""
-    reals, targets, wholes, size = peek(options.code), peek(options.target), peek("i8"), SIZE[options.code]
-    target_size, weighted, threads, alone = SIZE[options.target], options.weighted, options.threads, options.alone
-    (clear, add, finish), bin_of = _sums(options), numerics.bin_finder(jit, whole)
+def _row_adder(options: TallyOptions, add: Callable[..., Any]) -> Callable[..., Any]:
+    """``f(i, base, y, w, arrays, tops, bins)``: add the scores of a row."""
+    reals, wholes, size = peek(options.code), peek("i8"), SIZE[options.code]
+    bin_of = numerics.bin_finder(jit, whole)
 
     @jit
     def tally_row(i: Any, base: Any, y: Any, w: Any, arrays: Any, tops: Any, bins: Any) -> None:
@@ -113,6 +112,21 @@ def make_tally(options: TallyOptions) -> Kernel:
             add(base, at + 2, w * share)
             add(base, at + 3, correct)
 
+    return tally_row
+
+
+def make_tally(options: TallyOptions) -> Kernel:
+    """The kernel that tallies rows of scores."""
+    reals, targets, size, target_size = (
+        peek(options.code),
+        peek(options.target),
+        SIZE[options.code],
+        SIZE[options.target],
+    )
+    weighted, threads, alone = options.weighted, options.threads, options.alone
+    clear, add, finish = _sums(options)
+    tally_row = _row_adder(options, add)
+
     def tally(target: Any, weights: Any, nll: Any, prediction: Any, confidence: Any, entropy: Any, rank: Any,
               brier: Any, ignore_index: Any, top_k: Any, ks: Any, bins: Any, rows: Any, sums: Any, lo: Any,
               hi: Any) -> None:  # fmt: skip
@@ -134,11 +148,9 @@ def make_tally(options: TallyOptions) -> Kernel:
     return Kernel(tally, ("tally", options), 16, 0, threads)
 
 
-def make_tally_binary(options: TallyOptions) -> Kernel:
-    """The kernel that tallies binary scores, a label each; a block of threads has some labels of some rows."""
-    reals, targets, flags = peek(options.code), peek(options.target), peek("i1")
-    weighted, threads, labels, alone = options.weighted, options.threads, options.labels, options.alone
-    (clear, add, finish), bin_of = _sums(options), numerics.bin_finder(jit, whole)
+def _element_adder(options: TallyOptions, add: Callable[..., Any]) -> Callable[..., Any]:
+    """``f(base, positive, w, scores, bins)``: add the scores of an element."""
+    reals, flags, bin_of = peek(options.code), peek("i1"), numerics.bin_finder(jit, whole)
 
     @jit
     def tally_one(base: Any, positive: Any, w: Any, scores: Any, bins: Any) -> None:
@@ -156,6 +168,16 @@ def make_tally_binary(options: TallyOptions) -> Kernel:
             add(base, at + 1, w)
             add(base, at + 2, w * share)
             add(base, at + 3, select(positive, w, 0.0))
+
+    return tally_one
+
+
+def make_tally_binary(options: TallyOptions) -> Kernel:
+    """The kernel that tallies binary scores, a label each; a block of threads has some labels of some rows."""
+    reals, targets, labels = peek(options.code), peek(options.target), options.labels
+    weighted, threads, alone = options.weighted, options.threads, options.alone
+    clear, add, finish = _sums(options)
+    tally_one = _element_adder(options, add)
 
     @jit
     def place(array: Any, i: Any, label: Any) -> Any:

@@ -2,13 +2,15 @@
 
 ``jit`` decorates a device function, ``ops`` has the operations ``fma select maximum minimum absolute pow2 exponent
 mantissa`` on that device's values (vectors or scalars), ``real`` makes constants: numpy.float32 or numpy.float64.
-``maximum(a, b)`` and ``minimum(a, b)`` return ``b`` when either is NaN, so a NaN in ``b`` goes through.
+``maximum(a, b)`` and ``minimum(a, b)`` return ``b`` when either is NaN, so a NaN in ``b`` goes through. What a factory
+has made it gives again, so that the kernels of a process share what is compiled.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,6 +85,7 @@ def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..
     return evaluate
 
 
+@cache
 def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False, summed: bool = False) -> Callable[..., Any]:
     """e^t for t well below overflow: within 1 ulp, exactly 1 at 0, exactly 0 below 2^-½ of the least normal number.
 
@@ -113,6 +116,7 @@ def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False, summed:
     return exp
 
 
+@cache
 def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
     """log x in float64 for x >= 0, within 1 ulp (fdlibm's e_log.c); subnormals give -inf, NaN and +inf themselves."""
     fma, select, exponent, mantissa = ops.fma, ops.select, ops.exponent, ops.mantissa
@@ -136,6 +140,7 @@ def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
     return log
 
 
+@cache
 def hyperbolic_tangent(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
     """tanh a = m/(m + 2), m = e^(2a) - 1 = 2^n·(e^r - 1) + (2^n - 1), with 2a = n·log 2 + r; within 2 ulp."""
     single = real is np.float32
@@ -159,6 +164,7 @@ def hyperbolic_tangent(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
     return tanh
 
 
+@cache
 def row_formulas(jit: Jit, ops: Any) -> SimpleNamespace:
     """What a row's sums come to, in float64: ``top`` is the row's maximum and ``logd`` = log Σ exp(z - top)."""
     maximum, select = ops.maximum, ops.select
@@ -191,6 +197,7 @@ def row_formulas(jit: Jit, ops: Any) -> SimpleNamespace:
     return SimpleNamespace(nll=nll, smooth=smooth, entropy=entropy, brier=brier, log_normalizer=log_normalizer)
 
 
+@cache
 def binary_formulas(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -> SimpleNamespace:
     """Losses of a logit against a binary target, and their derivatives, elementwise."""
     absolute, maximum, select = ops.absolute, ops.maximum, ops.select
@@ -230,6 +237,7 @@ def clip_range(eps: float, real: Any) -> tuple[float, float]:
     return float(least), float(real(1) - least)
 
 
+@cache
 def probability_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleNamespace:
     """Losses of a probability against a target, and their derivatives, in float64."""
     maximum, minimum, select = ops.maximum, ops.minimum, ops.select

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 os.environ.setdefault("FUSEDLOSS_CUDA_SIMULATOR", "1")  # 0: on a card
@@ -10,6 +11,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+import fusedloss as fl
 from fusedloss import backends
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest has a core: PyTorch's threads would spin for another
@@ -24,8 +26,19 @@ hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for a ``backend``, a ``device=`` of the library, on each; or on those its module names."""
-    if "backend" in metafunc.fixturenames:
+    named = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    if "backend" in metafunc.fixturenames and "backend" not in named:
         metafunc.parametrize("backend", getattr(metafunc.module, "BACKENDS", ["numpy", "cpu", "cuda"]))
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_they_were() -> Iterator[None]:
+    """A test may set the number of threads, ours or PyTorch's, and need not put it back."""
+    before = fl.get_num_threads()
+    yield
+    fl.set_num_threads(before)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture

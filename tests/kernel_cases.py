@@ -6,7 +6,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from fusedloss.kernels import SEGMENT
+import pytest
+from fusedloss.kernels import SEGMENT, cuda_card
 
 KERNELS = ["reference", "cpu", "cuda"]
 
@@ -25,6 +26,14 @@ def is_simulated(kernels: ModuleType) -> bool:
     """Tell kernels that plain Python runs, a microsecond or two for each thing they do."""
     return getattr(kernels, "SIMULATED", False)
 
+
+def fewer(backend: str, number: int, small: int) -> int:
+    """So many rows; or a small number of them where plain Python runs the kernels."""
+    return small if backend == "cuda" and cuda_card.SIMULATED else number
+
+
+HOST = pytest.mark.parametrize("backend", ["numpy", "cpu"])
+"""For tests of what a card has not: threads, and arrays of gigabytes that nobody copies."""
 
 LOSS_OPTIONS: dict[str, dict[str, Any]] = {
     "cross_entropy": {

@@ -151,11 +151,9 @@ class TestScaling:
         assert [scaling.counts(n) for n in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
 
     def test_every_number_of_threads(self):
-        threads = fl.get_num_threads()
         fl.set_num_threads(2)
         rows = scaling.scaled((8192, 40))
         assert fl.get_num_threads() == 2
-        fl.set_num_threads(threads)
         cases = {(row["case"], row["threads"]) for row in rows}
         assert cases == {(case, n) for case in ("loss", "buffer", "evaluate", "read", "copy") for n in (1, 2)}
         assert {row["times_one"] for row in rows if row["threads"] == 1} == {1.0}

@@ -170,7 +170,6 @@ class TestScore:
         close(json.loads(metrics.read_text()), evaluation)
 
     def test_threads_change_no_bit(self, files: Files):
-        threads = fl.get_num_threads()
         outputs = []
         for number in ("1", "3"):
             arguments = [
@@ -186,7 +185,6 @@ class TestScore:
             assert main(arguments) == 0
             assert fl.get_num_threads() == int(number)
             outputs.append(files.out.read_bytes())
-        fl.set_num_threads(threads)
         assert outputs[0] == outputs[1]
 
     def test_quiet(self, files: Files, capsys):

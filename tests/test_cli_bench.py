@@ -101,12 +101,10 @@ class TestResults:
         assert "faster" not in out
 
     def test_threads(self, tmp_path):
-        threads = fl.get_num_threads()
         assert (
             run("--threads", 3, "--cases", "loss", "--against", "none", "--quiet", "--json", tmp_path / "r.json") == 0
         )
         assert fl.get_num_threads() == read(tmp_path / "r.json")["machine"]["threads"] == 3
-        fl.set_num_threads(threads)
 
     def test_quiet(self, capsys):
         assert run("--cases", "loss", "--against", "none", "--quiet") == 0

@@ -252,7 +252,7 @@ def test_formulas(m, real):
         poke(out + at + 2048, loss)
         poke(out + at + 3072, gradient + sigmoid(a))
         p, y = wide(a), wide(b)
-        loss, gradient = of_probability(p, y, 1.0 - y, eps, 0.0)
+        loss, gradient = of_probability(p, y, 1.0 - y, eps, 1.0 - eps, 0.0)
         put(out + at + 4096, loss)
         put(out + at + 5120, gradient + normalizer(p, y))
         put(out + at + 6144, smooth(nll(p, y, log(p)), eps, 10.0, p, y, p))

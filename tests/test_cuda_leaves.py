@@ -164,7 +164,7 @@ def test_losses_of_probabilities(rng):
     formulas = numerics.probability_formulas(m.jit, m, numerics.logarithm(m.jit, m))
     p, y = rng.random(100), rng.random(100)
     zero = np.zeros(100)
-    loss, gradient = zip(*calculated(formulas.loss_and_gradient, p, y, 1 - y, zero, zero), strict=True)
+    loss, gradient = zip(*calculated(formulas.loss_and_gradient, p, y, 1 - y, zero, zero + 1, zero), strict=True)
     np.testing.assert_allclose(loss, -(y * np.log(p) + (1 - y) * np.log1p(-p)), rtol=1e-14)
     np.testing.assert_allclose(gradient, (p - y) / (p * (1 - p)), rtol=1e-13)
 

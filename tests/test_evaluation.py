@@ -9,7 +9,7 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 from evaluation_cases import assert_merged, case, positions, rows_of
-from kernel_cases import assert_close, bits
+from kernel_cases import HOST, assert_close, bits
 
 import fusedloss as fl
 from fusedloss import evaluation as module
@@ -221,18 +221,16 @@ def test_bins_are_closed_above(backend, bins):
 # ---- one pass, in parts, in threads ----------------------------------------------------------------------------------
 
 
+@HOST
 def test_any_number_of_threads_gives_the_same_bits(backend, rng):
     x, y = case(rng, (8003, 131))
-    before, seen, scored = fl.get_num_threads(), set(), set()
-    try:
-        for threads in (1, 2, 3, 8):
-            fl.set_num_threads(threads)
-            binary = fl.evaluate_binary(x[:, :9], x[:, 9:18] > 0, device=backend)
-            scores = fl.score(x, y, device=backend)
-            seen.add((fl.evaluate(x, y, device=backend), binary, fl.Evaluation.from_scores(scores, y, device=backend)))
-            scored.add(tuple(bits(getattr(scores, each.name)) for each in dataclasses.fields(scores)))
-    finally:
-        fl.set_num_threads(before)
+    seen, scored = set(), set()
+    for threads in (1, 2, 3, 8):
+        fl.set_num_threads(threads)
+        binary = fl.evaluate_binary(x[:, :9], x[:, 9:18] > 0, device=backend)
+        scores = fl.score(x, y, device=backend)
+        seen.add((fl.evaluate(x, y, device=backend), binary, fl.Evaluation.from_scores(scores, y, device=backend)))
+        scored.add(tuple(bits(getattr(scores, each.name)) for each in dataclasses.fields(scores)))
     assert len(seen) == len(scored) == 1
 
 

@@ -17,13 +17,18 @@ if sys.version_info < (3, 14):  # tensorflow has no wheels for later ones
 
 
 def environment(backend, home):
-    """This process's environment, for Keras on a backend and not for a worker of this run."""
+    """This process's environment, for Keras on a backend and not for a worker of this run.
+
+    On TensorFlow with compiled kernels, on the others without: those of `torch` and `jax` have tests of their own, and
+    kernels take their time to compile.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return kept | {
         "KERAS_BACKEND": backend,
         "KERAS_HOME": str(home),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "OMP_NUM_THREADS": "1",
+        "FUSEDLOSS_DEVICE": "auto" if backend == "tensorflow" else "numpy",
     }
 
 

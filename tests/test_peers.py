@@ -96,7 +96,7 @@ def differentiated(x: np.ndarray, loss: Loss, *args: Any, dtype: torch.dtype) ->
 
 def coefficients(y: np.ndarray, classes: int, weight: np.ndarray | None = None, smoothing: float = 0.0) -> np.ndarray:
     """What multiplies -log p in a row's loss, and is subtracted from p in its gradient."""
-    soft = y if y.ndim == 2 else np.eye(classes, dtype=np.float32)[y]
+    soft = y if y.ndim == 2 else (y[:, None] == np.arange(classes)).astype(np.float32)
     return (1 if weight is None else weight) * ((1 - smoothing) * soft + smoothing / classes)
 
 

@@ -264,16 +264,12 @@ class TestOut:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_threads_change_no_bit(count, backend, rng):
     x, y = rng.normal(size=(3000, 300)).astype(np.float32), rng.integers(0, 300, 3000)
-    before = fl.get_num_threads()
     results = []
-    try:
-        for threads in (count, 3):
-            fl.set_num_threads(threads)
-            loss, gradient = fl.value_and_grad(fl.cross_entropy)(x, y, device=backend)
-            elements = fl.mse(x, x[::-1], device=backend)
-            results.append((loss, gradient.tobytes(), elements, fl.evaluate(x, y, device=backend)))
-    finally:
-        fl.set_num_threads(before)
+    for threads in (count, 3):
+        fl.set_num_threads(threads)
+        loss, gradient = fl.value_and_grad(fl.cross_entropy)(x, y, device=backend)
+        elements = fl.mse(x, x[::-1], device=backend)
+        results.append((loss, gradient.tobytes(), elements, fl.evaluate(x, y, device=backend)))
     assert results[0] == results[1]
 
 

@@ -229,10 +229,8 @@ class TestBits:
 
 @pytest.fixture
 def few_rows_a_block(monkeypatch):
-    """Blocks so small that a few rows are many of them; and the number of threads as it was, afterwards."""
-    before = fl.get_num_threads()
+    """Blocks so small that a few rows are many of them."""
     monkeypatch.setattr(layouts, "_BLOCK_BYTES", 256)
     layouts.layout.cache_clear()
     yield
     layouts.layout.cache_clear()
-    fl.set_num_threads(before)

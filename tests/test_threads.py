@@ -19,10 +19,7 @@ BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
 
 @pytest.fixture(autouse=True)
 def four_threads():
-    before = fl.get_num_threads()
     fl.set_num_threads(4)
-    yield
-    fl.set_num_threads(before)
 
 
 def recorder(n):

@@ -14,15 +14,6 @@ LOSSES = ["CrossEntropyLoss", "BCELoss", "BCEWithLogitsLoss", "MSELoss"]
 STEPS, TRAINED = 60, 1400
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """So small a model only waits for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @cache
 def digits():
     data = load_digits()
