@@ -8,12 +8,11 @@ failure is a `CudaError`.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import threading
 from functools import cache
 from typing import Any, NamedTuple
-
-import cffi
 
 from .cuda_errors import CudaError
 
@@ -28,8 +27,6 @@ NOT_READY = 600
 LOG = 8192
 OLD_DRIVER = "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
 HINTS = {OLD_DRIVER: "; the driver is older than numba-cuda's toolkit: update it, or install fusedloss[cuda12]"}
-
-_ffi = cffi.FFI()
 
 
 @cache
@@ -205,15 +202,15 @@ class Arguments(threading.local):
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._buffer = _ffi.new("char[]", size)
-        self._count = _ffi.new("size_t *", size)
-        pointer, length, end = (_ffi.cast("void *", tag) for tag in (1, 2, 0))  # CU_LAUNCH_PARAM_BUFFER_POINTER, …
-        self._extra = _ffi.new("void *[]", [pointer, self._buffer, length, self._count, end])
-        self._address = int(_ffi.cast("intptr_t", self._extra))
+        self._buffer, self._count = (ctypes.c_char * size)(), ctypes.c_size_t(size)
+        buffer, count = ctypes.addressof(self._buffer), ctypes.addressof(self._count)
+        self._extra = (ctypes.c_void_p * 5)(1, buffer, 2, count, 0)  # CU_LAUNCH_PARAM_BUFFER_POINTER, …
+        self._address = ctypes.addressof(self._extra)
+        self._bytes = memoryview(self._buffer).cast("B")
 
     def hold(self, call: bytes) -> int:
         """Copy packed arguments there; the address for ``cuLaunchKernel``'s ``extra``."""
-        _ffi.memmove(self._buffer, call, self.size)
+        self._bytes[:] = call
         return self._address
 
 
