@@ -201,7 +201,6 @@ class Arguments(threading.local):
     """Where one kernel's arguments lie while a thread launches it: one packed buffer, and what tells the driver so."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
         self._buffer, self._count = (ctypes.c_char * size)(), ctypes.c_size_t(size)
         buffer, count = ctypes.addressof(self._buffer), ctypes.addressof(self._count)
         self._extra = (ctypes.c_void_p * 5)(1, buffer, 2, count, 0)  # CU_LAUNCH_PARAM_BUFFER_POINTER, …

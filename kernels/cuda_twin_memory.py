@@ -111,13 +111,18 @@ def refused(what: str, at: int, size: int) -> Fault:
     return Fault(f"{what} of {size} bytes at {at}, outside the memory that was lent")
 
 
-def _far(code: str) -> Any:
-    """``f(at) -> array, index`` for a global address."""
+def _far(code: str, early: bool = False) -> Any:
+    """``f(at) -> array, index`` for a global address; of an early access only the last byte need be lent.
+
+    A card's memory is given out in multiples of 16, so that what shares those 16 bytes may be read with it.
+    """
     size, bounds, bases, views = SIZE[code], _bounds, _bases, _views[code]
     rest, shift = size - 1, size.bit_length() - 1
 
     def find(at: int) -> Any:
         k = bisect_right(bounds, at)
+        if early and not k & 1 and k < len(bounds) and bounds[k] - at < size:
+            k += 1
         if not k & 1 or at & rest or at + size > bounds[k]:
             raise refused("a global access", at, size)
         view = views[k]
@@ -233,15 +238,15 @@ def atomic_least(at: int, value: int) -> None:
     view[k] = min(view.item(k), int(value))
 
 
-_far_i8, _far16 = _far("i8"), _far("words")
+_far_i8, _far16, _early16 = _far("i8"), _far("words"), _far("words", early=True)
 
 
 # ---- 16 bytes at a time ----------------------------------------------------------------------------------------------
 
 
 def load16(at: int) -> Any:
-    """The 16 bytes at a global address that is a multiple of 16."""
-    view, k = _far16(at)
+    """The 16 bytes at a global address that is a multiple of 16; lent memory may begin among them."""
+    view, k = _early16(at)
     return view[k]
 
 
