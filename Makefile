@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 endif
 METADATA := pyproject.toml setup.cfg
 
-.PHONY: demo test lint docs bench bench-tensorflow clean
+.PHONY: demo test lint docs bench bench-tensorflow gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fusedloss demo
@@ -31,6 +31,10 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.cold
 	$(BIN)/python -m bench.publish
+
+# On a machine with a CUDA device: with the Python there, its PyTorch, numba-cuda and pytest, and no network
+gpu:
+	$(PYTHON) -m bench.gpu
 
 # TensorFlow in an environment of its own, its figures put beside the others'
 bench-tensorflow: $(VENV)-tensorflow/.installed
