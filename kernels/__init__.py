@@ -2,11 +2,12 @@
 
 The kernel contract
 -------------------
-A backend is a module (``reference``, ``cpu``, later ``cuda``) with the functions below, all under the same names. Each
-*binds* one call: it takes arrays in normal form, options and preallocated outputs, picks the specialised kernel, and
-returns ``run(lo, hi) -> int``, which fills rows ``lo … hi-1`` of the outputs. ``run`` allocates nothing that grows with
-the batch, raises nothing, reduces nothing over the batch, touches no other row, releases the GIL, and may be called
-from any thread for disjoint ranges. It returns the first offence it met (see *Status*), or -1.
+A backend is a module (``reference``, ``cpu``), or an object that ``cuda`` makes for a stream of a card, with the
+functions below, all under the same names. Each *binds* one call: it takes arrays in normal form, options and
+preallocated outputs, picks the specialised kernel, and returns ``run(lo, hi) -> int``, which fills rows ``lo … hi-1``
+of the outputs. ``run`` allocates nothing that grows with the batch, raises nothing, reduces nothing over the batch,
+touches no other row, releases the GIL, and may be called from any thread for disjoint ranges. It returns the first
+offence it met (see *Status*), or -1.
 
 Normal form of the row kernels
     ``x`` is ``(outer, C, inner)`` with any strides, native byte order, of dtype float16, bfloat16, float32 or float64.
