@@ -27,11 +27,17 @@ with suppress(ImportError):  # a machine with a card may have little more than P
     hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> str:
+    """A ``device=`` of the library."""
+    return request.param
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for a ``backend``, a ``device=`` of the library, on each; or on those its module names."""
     named = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
     if "backend" in metafunc.fixturenames and "backend" not in named:
-        metafunc.parametrize("backend", getattr(metafunc.module, "BACKENDS", ["numpy", "cpu", "cuda"]))
+        metafunc.parametrize("backend", getattr(metafunc.module, "BACKENDS", ["numpy", "cpu", "cuda"]), indirect=True)
 
 
 @pytest.fixture(autouse=True)

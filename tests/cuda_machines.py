@@ -11,9 +11,15 @@ from fusedloss.kernels import cuda_twin_memory, cuda_twins
 ON_LINUX = sys.platform == "linux"  # elsewhere there is no CUDA, nor what compiles for it
 
 
+class Machine(SimpleNamespace):
+    """The leaves of a machine, which formulas are kept by."""
+
+    __hash__ = object.__hash__
+
+
 def _machine(*modules):
     loaded = [importlib.import_module(f"fusedloss.kernels.{module}") for module in modules]
-    return SimpleNamespace(**{name: getattr(module, name) for module in loaded for name in module.__all__})
+    return Machine(**{name: getattr(module, name) for module in loaded for name in module.__all__})
 
 
 twins = _machine("cuda_schedule", "cuda_twin_memory", "cuda_twin_shared", "cuda_twins")

@@ -32,7 +32,7 @@ def fewer(backend: str, number: int, small: int) -> int:
     return small if backend == "cuda" and cuda_card.SIMULATED else number
 
 
-HOST = pytest.mark.parametrize("backend", ["numpy", "cpu"])
+HOST = pytest.mark.parametrize("backend", ["numpy", "cpu"], indirect=True)
 """For tests of what a card has not: threads, and arrays of gigabytes that nobody copies."""
 
 LOSS_OPTIONS: dict[str, dict[str, Any]] = {

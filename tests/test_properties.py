@@ -13,7 +13,10 @@ import fusedloss as fl
 from fusedloss import layout as layouts
 
 # `backend` is a string: examples may share it.
-some = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# a backend is a case of its own, which Hypothesis knows of marks alone
+some = settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+)
 few = settings(some, max_examples=15)
 
 STEP = 2.0**-16
