@@ -14,6 +14,7 @@ from .tables import Row, shape_of, written
 
 README = Path(__file__).parents[1] / "README.md"
 MARKS = "<!-- speed, written by `python -m bench.publish` -->", "<!-- /speed -->"
+CARD_MARKS = "<!-- gpu, written by `python -m bench.publish` -->", "<!-- /gpu -->"
 
 
 class Part(NamedTuple):
@@ -74,6 +75,31 @@ measures yours.
 """
 
 
+def of_card(told: Row | None) -> str:
+    """What the README says of speed on a card."""
+    if told is None:
+        words = (
+            "Not yet measured: there was no machine with a CUDA device, and no figure is given that was not measured. "
+            "On one that has PyTorch, numba-cuda and pytest, `make gpu` checks and measures: the tests on the device, "
+            "CUDA's own checkers, the benchmark. It needs no network, and installs nothing."
+        )
+        return f"### On a card\n\n{fill(words, 120)}\n"
+    words = (
+        "PyTorch tensors on the card: shares of a copy there, for the loss of half of it, since it writes nothing; "
+        f"and of the loss's speed. ✓ reaches the least that is aimed at, ✓✓ the aim. {where_card(told)}; medians of "
+        "turns of one run, by `make gpu`."
+    )
+    parts = ["### On a card", fill(words, 120), tables.card(told["results"]), tables.beside_card(told["results"])]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def where_card(told: Row) -> str:
+    """The card and the day."""
+    device, versions = told["device"], told["versions"]
+    names = ", ".join(f"{name} {versions[name]}" for name in ("torch", "numba-cuda") if name in versions)
+    return f"{device['name']}, driver {device['driver']}; {names}; {told['date'][:10]}"
+
+
 def page(told: Row, results: Sequence[Row], folder: Path) -> str:
     """The page of all results."""
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
@@ -86,16 +112,20 @@ def page(told: Row, results: Sequence[Row], folder: Path) -> str:
         if kept := load(name, folder):
             words = part.words.format(shape=written(kept.get("shape", ())), dtype=kept.get("dtype"))
             parts.append(f"## {part.title}\n\n{words} {where(kept)}.\n\n{part.table(kept['results'])}")
+    if card := load("gpu", folder):
+        parts.append(
+            f"## On a card\n\n{where_card(card)}. ✓ reaches the least, ✓✓ the aim.\n\n{tables.targets(card['results'])}"
+        )
     words = "GB/s count the least that must be read and written; ▼ marks what the library loses."
     return "\n\n".join([*parts, f"## Speed\n\n{words}\n\n{tables.speed(results)}"]) + "\n"
 
 
-def replaced(text: str, section: str) -> str:
+def replaced(text: str, section: str, marks: tuple[str, str] = MARKS) -> str:
     """A text whose part between the marks is another."""
-    head, begin, rest = text.partition(MARKS[0])
-    _, end, tail = rest.partition(MARKS[1])
+    head, begin, rest = text.partition(marks[0])
+    _, end, tail = rest.partition(marks[1])
     if not begin or not end:
-        raise SystemExit(f"the README has no part between {MARKS[0]} and {MARKS[1]}")
+        raise SystemExit(f"the README has no part between {marks[0]} and {marks[1]}")
     return f"{head}{begin}\n{section}\n{end}{tail}"
 
 
@@ -109,7 +139,8 @@ def publish(readme: Path = README, folder: Path = FOLDER) -> None:
     told["versions"] = {**(others or told)["versions"], **told["versions"]}
     (folder / "speed.svg").write_text(chart(results), encoding="utf-8")
     (folder / "README.md").write_text(page(told, results, folder), encoding="utf-8")
-    readme.write_text(replaced(readme.read_text(encoding="utf-8"), section(told, results)), encoding="utf-8")
+    text = replaced(readme.read_text(encoding="utf-8"), section(told, results))
+    readme.write_text(replaced(text, of_card(load("gpu", folder)), CARD_MARKS), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from fusedloss.bench.peers import OURS
 
 COMPARED = ("torch", "torch.compile", "jax", "tensorflow", "numpy")
 Row = dict[str, Any]
+MET = {"aim": "✓✓", "least": "✓", "no": "▼"}
+OF_COPY = ("loss / half a copy", "loss + gradient / copy", "score / loss", "evaluate / loss")
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> str:
@@ -76,14 +78,33 @@ def _line(case: str, who: str, it: Row) -> list[str]:
     return [case, who, milliseconds, gigabytes, share(it), "" if who == OURS else times(it)]
 
 
+def reached(it: Row) -> str:
+    """How far a target was reached."""
+    return f"{it['reached']:.2f} {MET[it['met']]}"
+
+
 def targets(results: Iterable[Row]) -> str:
     """What was aimed at, and what was reached."""
-    marks = {"aim": "✓✓", "least": "✓", "no": "▼"}
-    lines = [
-        [it["target"], it["what"], f"{it['least']:g}", f"{it['aim']:g}", f"{it['reached']:.2f} {marks[it['met']]}"]
-        for it in results
-    ]
+    lines = [[it["target"], it["what"], f"{it['least']:g}", f"{it['aim']:g}", reached(it)] for it in results]
     return markdown(["ratio", "of", "at least", "aim", "reached"], lines, 2)
+
+
+def card(results: Iterable[Row]) -> str:
+    """What gigabytes of logits on a card reach, a line an array."""
+    found = {(it["what"], it["target"]): reached(it) for it in results if it["target"] in OF_COPY}
+    arrays = dict.fromkeys(what for what, _ in found)
+    lines = [[what, *(found.get((what, target), "–") for target in OF_COPY)] for what in arrays]
+    return (
+        markdown(["N × C", "loss", "loss + gradient", "`score`, of loss", "`evaluate`, of loss"], lines)
+        if lines
+        else ""
+    )
+
+
+def beside_card(results: Iterable[Row]) -> str:
+    """What else was measured on a card: other libraries, small calls, the link."""
+    others = [it for it in results if it["target"] not in OF_COPY]
+    return targets(others) if others else ""
 
 
 def cold(results: Iterable[Row]) -> str:

@@ -9,7 +9,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
-SPEED = re.compile(r"<!-- speed, [^\n]*-->\n(.*?)<!-- /speed -->", re.DOTALL)
+PART = r"<!-- {0}, [^\n]*-->\n(.*?)<!-- /{0} -->"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -23,9 +23,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(
     markdown: str, *, page: Page, config: MkDocsConfig, files: Files
 ) -> str:
-    """Show what the README says of speed."""
-    if "{{ speed }}" not in markdown:
-        return markdown
-    (speed,) = SPEED.findall((ROOT / "README.md").read_text("utf-8"))
-    speed = speed.replace("bench/results/", "results/")
-    return markdown.replace("{{ speed }}", speed)
+    """Show what the README says of speed, here and on a card."""
+    for name in ("speed", "gpu"):
+        if f"{{{{ {name} }}}}" in markdown:
+            readme = (ROOT / "README.md").read_text("utf-8")
+            (part,) = re.findall(PART.format(name), readme, re.DOTALL)
+            part = part.replace("bench/results/", "results/")
+            markdown = markdown.replace(f"{{{{ {name} }}}}", part)
+    return markdown

@@ -47,7 +47,8 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / f"{name}.json").write_text(
             json.dumps({**here, "shape": [4, 4], "dtype": "float32", "results": rows})
         )
-    (tmp_path / "TOP.md").write_text(f"above\n{publish.MARKS[0]}\nolder\n{publish.MARKS[1]}\nbelow\n")
+    marked = (f"{begin}\nolder\n{end}" for begin, end in (publish.MARKS, publish.CARD_MARKS))
+    (tmp_path / "TOP.md").write_text("\n".join(["above", *marked, "below\n"]))
     return tmp_path
 
 
@@ -56,7 +57,7 @@ class TestPublish:
         publish.publish(folder / "TOP.md", folder)
         text = (folder / "TOP.md").read_text()
         assert text.startswith(f"above\n{publish.MARKS[0]}\n## Speed\n")
-        assert text.endswith(f"\n{publish.MARKS[1]}\nbelow\n")
+        assert text.endswith(f"\n{publish.CARD_MARKS[1]}\nbelow\n")
         assert "older" not in text
         assert "| 32768 × 1000 | 50% | 75% | 4.5× / 4.5× | ▼ 0.50× / ▼ 0.50× | 15.0× / 15.0× |" in text
         publish.publish(folder / "TOP.md", folder)
@@ -90,6 +91,19 @@ class TestPublish:
         with pytest.raises(SystemExit, match=r"speed\.json is missing; `make bench` measures it"):
             publish.publish(folder / "TOP.md", folder)
 
+    def test_a_card(self, folder):
+        publish.publish(folder / "TOP.md", folder)
+        assert "Not yet measured" in (folder / "TOP.md").read_text()
+        row = {"what": "9 × 9 bfloat16", "least": 0.5, "aim": 0.9, "reached": 0.7, "met": "least"}
+        rows = [{**row, "target": target} for target in (*tables.OF_COPY[:2], "torch / ours, one call")]
+        told = {"date": "2030-01-02T", "device": {"name": "Card", "driver": "1.2"}, "versions": {"torch": "9"}}
+        (folder / "gpu.json").write_text(json.dumps({**told, "results": rows}))
+        publish.publish(folder / "TOP.md", folder)
+        for text in ((folder / "TOP.md").read_text(), (folder / "README.md").read_text()):
+            assert "| torch / ours, one call | 9 × 9 bfloat16 | 0.5 | 0.9 | 0.70 ✓ |" in text
+            assert "Card, driver 1.2; torch 9; 2030-01-02" in text.replace("\n", " ")
+        assert "| 9 × 9 bfloat16 | 0.70 ✓ | 0.70 ✓ | – | – |" in (folder / "TOP.md").read_text()
+
     def test_the_chart(self, folder):
         results = record.load("speed", folder)["results"]
         drawing = ET.fromstring(chart(results))
@@ -107,7 +121,11 @@ class TestPublish:
 
     def test_what_is_published_is_what_was_measured(self, tmp_path):
         """The README, the page and the chart are those that the stored results make."""
-        for name in ("README.md", "speed.svg", *(f"{name}.json" for name in ("speed", *publish.PARTS, "tensorflow"))):
+        for name in (
+            "README.md",
+            "speed.svg",
+            *(f"{name}.json" for name in ("speed", *publish.PARTS, "tensorflow", "gpu")),
+        ):
             if (record.FOLDER / name).exists():
                 (tmp_path / name).write_bytes((record.FOLDER / name).read_bytes())
         readme = (ROOT / "README.md").read_text("utf-8")

@@ -1,6 +1,6 @@
 """What the simulator's tests are worth: each bug that is planted into a copy of the kernels makes them fail.
 
-A plant is a piece of source, which must be there once, and what takes its place.
+A plant is a piece of source, which must be there once in all modules, and what takes its place.
 """
 
 import importlib
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.skipif(not cuda_kernels.SIMULATED, reason="bugs are pla
 
 
 class Plant(NamedTuple):
-    """A bug: where, what stands there, what is put there, and the check that must find it."""
+    """A bug: what is there, what is put there, the check that must find it, and how the names of its modules begin."""
 
-    module: str
     right: str
     wrong: str
     check: str
+    module: str = "cuda"
 
 
 ROW_SYNC = "        sync()\n        return among"
@@ -48,27 +48,27 @@ CUT = "load16_kept(at - shift + 16 * k + 16), shift)"
 EVERY = "                if lanes > WARP:\n                    sync()  # before the next sum\n"
 
 PLANTS = {
-    "a missing barrier": Plant("cuda_ops", ROW_SYNC, ROW_SYNC[15:], "blocks"),
-    "a short reduction": Plant("cuda_ops", "    if lanes == 1:\n", "    if lanes <= 2:\n", "rows"),
-    "a wrong owner of the label column": Plant("cuda_rows", OWNER, OWNER.replace("ahead,", "ahead + 1,"), "rows"),
-    "the logit of another class": Plant("cuda_row_sums", AIMED, AIMED.replace("* target)", "* (target ^ 1))"), "rows"),
-    "an unmasked tail": Plant("cuda_row_loads", TAIL, TAIL.removesuffix(" if k < left else minus"), "rows"),
-    "vectors left out": Plant("cuda_rows", "        while k < vectors:", "        while k + group < vectors:", "rows"),
-    "rows forgotten": Plant("cuda_rows", "number += blocks() *", "number += (blocks() + 1) *", "rows"),
-    "tiles forgotten": Plant("cuda_lanes", "first += blocks() *", "first += (blocks() + 1) *", "tiles"),
-    "a status that is the last": Plant("cuda_rows", LEAST, LEAST.replace("atomic_least", 'poke("i8")'), "status"),
-    "a status past the rows": Plant("cuda_rows", "aimed[0] == classes:", "aimed[0] > classes:", "status"),
-    "sums at a maximum that has risen": Plant("cuda_parts", FACTOR, "base = raised", "rows"),
-    "sums of threads at maxima of their own": Plant("cuda_parts", RELATIVE, APART, "rows"),
-    "a tile replaced while it is used": Plant("cuda_lanes", IN_USE, "", "tiles"),
-    "a tile used before it is there": Plant("cuda_lanes", BROUGHT, BROUGHT[:-15], "tiles"),
-    "a tile that leaves too early": Plant("cuda_lanes", LEAVES, LEAVES[:-15], "tiles"),
-    "what was never kept": Plant("cuda_rows", KEPT, KEPT.replace(" and k < safe", ""), "rows"),
-    "a vector cut from the wrong places": Plant("cuda_row_loads", CUT, CUT.replace(" + 16)", ")"), "rows"),
-    "ties by the wrong class": Plant("cuda_parts", TIES, TIES.replace("<", ">"), "scores"),
-    "one thread's winner": Plant("cuda_row_sums", "found = first_of(found)\n", "first_of(found)\n", "scores"),
-    "segments that share memory": Plant("cuda_elements", EVERY, "", "elements"),
-    "a ragged end left out": Plant("cuda_elements", "        if ragged:\n", "        if False:\n", "elements"),
+    "a missing barrier": Plant(ROW_SYNC, ROW_SYNC[15:], "blocks"),
+    "a short reduction": Plant("    if lanes == 1:\n", "    if lanes <= 2:\n", "rows"),
+    "a wrong owner of the label column": Plant(OWNER, OWNER.replace("ahead,", "ahead + 1,"), "rows"),
+    "the logit of another class": Plant(AIMED, AIMED.replace("* target)", "* (target ^ 1))"), "rows"),
+    "an unmasked tail": Plant(TAIL, TAIL.removesuffix(" if k < left else minus"), "rows"),
+    "vectors left out": Plant("        while k < vectors:", "        while k + group < vectors:", "rows"),
+    "rows forgotten": Plant("number += blocks() *", "number += (blocks() + 1) *", "rows"),
+    "tiles forgotten": Plant("first += blocks() *", "first += (blocks() + 1) *", "tiles"),
+    "a status that is the last": Plant(LEAST, LEAST.replace("atomic_least", 'poke("i8")'), "status", "cuda_rows"),
+    "a status past the rows": Plant("aimed[0] == classes:", "aimed[0] > classes:", "status", "cuda_rows"),
+    "sums at a maximum that has risen": Plant(FACTOR, "base = raised", "rows"),
+    "sums of threads at maxima of their own": Plant(RELATIVE, APART, "rows"),
+    "a tile replaced while it is used": Plant(IN_USE, "", "tiles"),
+    "a tile used before it is there": Plant(BROUGHT, BROUGHT[:-15], "tiles"),
+    "a tile that leaves too early": Plant(LEAVES, LEAVES[:-15], "tiles"),
+    "what was never kept": Plant(KEPT, KEPT.replace(" and k < safe", ""), "rows"),
+    "a vector cut from the wrong places": Plant(CUT, CUT.replace(" + 16)", ")"), "rows"),
+    "ties by the wrong class": Plant(TIES, TIES.replace("<", ">"), "scores"),
+    "one thread's winner": Plant("found = first_of(found)\n", "first_of(found)\n", "scores"),
+    "segments that share memory": Plant(EVERY, "", "elements"),
+    "a ragged end left out": Plant("        if ragged:\n", "        if False:\n", "elements"),
 }  # fmt: skip
 
 
@@ -80,10 +80,9 @@ def plant(tmp_path, monkeypatch):
         folder = tmp_path / NAME
         shutil.copytree(SOURCES, folder, ignore=shutil.ignore_patterns("__pycache__"))
         if bug:
-            file = folder / f"{bug.module}.py"
-            source = file.read_text("utf-8")
-            assert source.count(bug.right) == 1, f"{bug.module} does not say: {bug.right}"
-            file.write_text(source.replace(bug.right, bug.wrong), "utf-8")
+            sources = {file: file.read_text("utf-8") for file in folder.glob(f"{bug.module}*.py")}
+            (place,) = [file for file, source in sources.items() for _ in range(source.count(bug.right))]
+            place.write_text(sources[place].replace(bug.right, bug.wrong), "utf-8")
         spec = importlib.util.spec_from_file_location(
             NAME, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
