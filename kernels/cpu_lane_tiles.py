@@ -13,7 +13,7 @@ from .tiles import turn_in, turn_out
 
 FEW_CLASSES = 256
 """As many as are held."""
-ROOM, MOST_TILES = 512, 16
+ROOM, MOST_TILES = 512, 4
 """Columns of a tile that there is room for, and the tiles of classes that lie apart which are copied together."""
 
 
