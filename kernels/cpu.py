@@ -17,7 +17,7 @@ import numpy as np
 from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
 from .calls import Array, Run, address, bound, pack
 from .cpu_elements import ElementOptions, make_elements
-from .cpu_lane_tiles import FEW_CLASSES
+from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
 from .cpu_parts import Options
 from .cpu_probs import make_probs
@@ -90,7 +90,7 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
         kernel = _lanes(replace(options, held=True, turned=True))
     else:
         gathered = not _dense(2, x, target, out) or inner < fmt.lanes
-        kernel = _lanes(replace(options, held=classes <= FEW_CLASSES, gathered=gathered))
+        kernel = _lanes(replace(options, held=classes <= HELD_CLASSES, gathered=gathered))
     steps = *strides, *(target[2] if target and soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))
     return kernel, struct.pack(f"{len(cpu_parts.LAYOUT)}q", inner, classes, *steps)
 

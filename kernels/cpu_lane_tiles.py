@@ -7,14 +7,17 @@ from typing import Any
 
 from .cpu_parts import Options
 from .jit import inline, splice
-from .memory import any_set, first, read, store
+from .memory import any_set, first, prefetch, read, store
 from .simd import Format, apart, as_index, full_index, iota
-from .tiles import turn_in, turn_out
+from .tiles import LINE, turn_in, turn_out
 
-FEW_CLASSES = 256
-"""As many as are held."""
+FEW_CLASSES, HELD_CLASSES = 64, 256
+"""As many are turned where they lie side by side, and copied where they lie apart."""
 ROOM, MOST_TILES = 512, 4
 """Columns of a tile that there is room for, and the tiles of classes that lie apart which are copied together."""
+
+AHEAD, MOST_AHEAD = 4096, 16384
+"""Bytes: how far ahead rows that lie side by side are asked for at least, and how many of a tile at most."""
 
 
 def lane_positions(options: Options) -> Any:
@@ -70,6 +73,9 @@ def row_turners(X: Format, R: Format) -> Any:
     @inline
     def take(room: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
         apart()
+        tile = lanes * row_step
+        for b in range(0, min(tile, MOST_AHEAD), LINE):
+            prefetch(at + max(tile, AHEAD) + b)
         for c in range(0, classes, lanes):
             turn_in(X, R, room + c * column, at + c * size, row_step, n, classes - c)
 

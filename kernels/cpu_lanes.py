@@ -14,6 +14,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+from .cpu_finish import tile_results
 from .cpu_lane_tiles import FEW_CLASSES, ROOM, lane_holder, lane_places
 from .cpu_parts import Options, arguments, device_functions
 from .jit import inline, kernel, splice
@@ -25,7 +26,6 @@ from .memory import (
     peek,
     read,
     scatter_index,
-    store_part,
     write,
 )
 from .reductions import lowest
@@ -88,10 +88,10 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
                     most, winner = select(higher, z, most), select(higher, k, winner)
                 sums = step(z, mask, hot, ref, y, w, sums)
             start, sums = stop, fold(sums)
-        _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
+        _, _, total, shift, seen, mass, moment, negentropy, energy, own, square = sums
         smooth = (wide(shift), wide(seen)) if smoothed else (0.0, 0.0)
         exact = (mass, moment, negentropy) if soft else (0.0, 0.0, 0.0)
-        scores = (wide(energy), wide(rest), wide(square), before, most, winner) if scored else (0.0,)
+        scores = (wide(energy), wide(own), wide(square), before, most, winner) if scored else (0.0,)
         return total, smooth, exact, scores
 
     return sums_of
@@ -108,16 +108,16 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
     def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, target_mass: Any, curve: Any) -> Any:
         top = full(X, -math.inf)
         zeros = full_wide(X, 0.0)
-        total = shift = seen = energy = rest = square = mass = moment = negentropy = zeros
+        total = shift = seen = energy = own = square = mass = moment = negentropy = zeros
         before, best = full_index(X, 0), (top, full_index(X, 0))
         for j in range(0, classes, BLOCK):
             end = min(j + BLOCK, classes)
             peak = maximum(maximum_of(row[0], steps[0], mask, j, end, curve), top)
             raised = (peak > top) & (top != -math.inf)
             if any_set(raised):
-                so_far = total, shift, seen, mass, moment, energy, rest, square
+                so_far = total, shift, seen, mass, moment, energy, own, square
                 fall = select(raised, wide(top) - wide(peak), 0.0)
-                total, shift, moment, energy, rest, square = rescale(fall, j, so_far)
+                total, shift, moment, energy, own, square = rescale(fall, j, so_far)
             top = peak
             base = select(top == -math.inf, 0.0, top)  # nothing but -inf so far: 0 lets a NaN show
             part, smooth, exact, scores = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
@@ -128,9 +128,9 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
             else:
                 mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
             if scored:
-                energy, rest, square = energy + scores[0], rest + scores[1], square + scores[2]
+                energy, own, square = energy + scores[0], own + scores[1], square + scores[2]
                 before, best = before + scores[3], (scores[4], scores[5])
-        return top, total, shift, (mass, moment, negentropy), (energy, rest, square, before, best[1])
+        return top, total + own, shift, (mass, moment, negentropy), (energy, total, square), (before, best[1])
 
     return sums
 
@@ -176,53 +176,26 @@ def lanes_amid_nan(X: Format, transform: Any) -> Any:
     return amid_nan
 
 
-def lane_results(options: Options, device: SimpleNamespace) -> Any:
-    """Write what scored rows come to."""
-    X, R, size, brier_of, entropy_of = (
-        options.logits, options.real, options.real.itemsize, device.brier, device.entropy,
-    )  # fmt: skip
-
-    @inline
-    def results(mask: Any, number: Any, to: Any, state: Any, nans: Any, scores: Any) -> Any:
-        prediction, confidence, entropy, rank, brier = to
-        top, d, logd, aimed = state
-        energy, rest, square, before, winner = scores
-        target, _ = aimed
-        holds, first_nan, amid = nans
-        winner, before = select(holds, first_nan, winner), select(holds, amid, before)
-        lanes = iota(X) * 8
-        scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
-        # top - top is NaN in a row of -inf
-        store_part(R, confidence + size * number, 0, mask, narrow(X, (wide(top - top) + 1.0) / d))
-        store_part(R, entropy + size * number, 0, mask, narrow(X, entropy_of(logd, energy / d)))
-        if rank != 0:
-            aside = target < 0
-            scatter_index(X, lanes + (rank + 8 * number), mask, select(aside, full_index(X, -1), before))
-            value = select(aside, 0.0, brier_of(rest / d, square / (d * d)))
-            store_part(R, brier + size * number, 0, mask, narrow(X, value))
-
-    return results
-
-
 def lane_report(options: Options, device: SimpleNamespace) -> Any:
-    """Write the log-normaliser, and the scores, if they are asked for."""
-    X, R, size, normalizer_of = options.logits, options.real, options.real.itemsize, device.log_normalizer
-    amid_nan, results = lanes_amid_nan(X, device.transform), lane_results(options, device)
+    """Write scored rows' predictions and ranks; the rows' maxima, NaN where a row that is asked for holds one."""
+    X, amid_nan = options.logits, lanes_amid_nan(options.logits, device.transform)
     asked, scored = options.result in ("lse", "score"), options.result == "score"
 
     @splice
-    def report(at: Any, step: Any, mask: Any, classes: Any, number: Any, normalizer: Any, to: Any, state: Any,
-               scores: Any, curve: Any) -> Any:  # fmt: skip
-        if asked:
-            top, d, logd, aimed = state
-            nans = mask & ~mask, full_index(X, 0), full_index(X, 0)
-            if any_set(mask & (d != d)):
-                nans = amid_nan(at, step, mask, classes, aimed, curve)
-            if normalizer:
-                lse = select(nans[0], math.nan, normalizer_of(wide(top), logd))
-                store_part(R, normalizer + size * number, 0, mask, narrow(X, lse))
-            if scored:
-                results(mask, number, to, state, nans, scores)
+    def report(at: Any, step: Any, mask: Any, classes: Any, number: Any, to: Any, state: Any, found: Any,
+               curve: Any) -> Any:  # fmt: skip
+        (top, d, aimed), (before, winner) = state, found
+        holds = mask & ~mask
+        if asked and any_set(mask & (d != d)):
+            holds, first_nan, amid = amid_nan(at, step, mask, classes, aimed, curve)
+            winner, before = select(holds, first_nan, winner), select(holds, amid, before)
+        if scored:
+            (prediction, _, _, rank, _), lanes = to, iota(X) * 8
+            scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
+            if rank:
+                ranks = select(aimed[0] < 0, full_index(X, -1), before)
+                scatter_index(X, lanes + (rank + 8 * number), mask, ranks)
+        return select(holds, math.nan, wide(top))
 
     return report
 
@@ -256,12 +229,12 @@ def make_lanes(options: Options) -> Any:
     sums, outputs = lane_sums(seen, device), lane_writer(seen, device, R if turned else X)
     report, aim, unpack = lane_report(seen, device), lane_target(seen, device), arguments(R)
     places, (bring, give) = lane_places(options), lane_holder(options)
-    log, loss_of, factors_of = device.log, device.loss, device.factors
-    hard, output = options.target == "hard", options.output != ""
+    results, log, factors_of = tile_results(seen, device), device.log, device.factors
+    hard, output, result = options.target == "hard", options.output != "", options.result
 
     @kernel(options)
     def tiles(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes), (at_x, at_y, at_out), given, (loss, normalizer, to), curve, terms = unpack(call)
+        (inner, classes), (at_x, at_y, at_out), given, results_at, curve, terms = unpack(call)
         class_weight, sample_weight, ignore_index = given
         rooms, number = (hold(R, ROOM if held else 1), hold(R, FEW_CLASSES if turned and soft else 1)), lo
         copied = lo, lo, 0
@@ -282,14 +255,14 @@ def make_lanes(options: Options) -> Any:
                 )
                 if any_set(bad):
                     return number + lowest(bad)
-            top, d, shift, exact, scores = sums(row, steps, mask, classes, aimed, mass, curve)
-            logd, peak = log(d), wide(top)
-            if loss:
-                value = loss_of(exact, shift, peak, logd, weight, classes, terms)
-                store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value, 0.0)))
-            report(at, x_step, mask, classes, number, normalizer, to, (top, d, logd, aimed), scores, curve)
+            top, d, shift, exact, scores, found = sums(row, steps, mask, classes, aimed, mass, curve)
+            if result != "":
+                peaks = report(at, x_step, mask, classes, number, results_at[2], (top, d, aimed), found, curve)
+                state = peaks, d, select(active, weight, 0.0)
+                results(mask, number, classes, results_at, (state, shift, exact, scores), terms)
             if output:
-                gain, hit, uniform = factors_of(exact[0], peak, d, logd, weight, classes, terms)
+                logd = log(d)
+                gain, hit, uniform = factors_of(exact[0], wide(top), d, logd, weight, classes, terms)
                 factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
                 outputs(row, steps, mask, active, to_row, out_step, classes, aimed[0], top, factors, curve)
                 if turned:

@@ -1,14 +1,15 @@
-"""What a scored row whose classes lie side by side comes to: prediction, rank, confidence, entropy, Brier score."""
+"""What must be looked for in a row whose classes lie side by side: NaN, its prediction, its rank where it holds NaN."""
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 from .cpu_parts import Options
 from .jit import inline, splice
-from .memory import any_set, first, load_part, poke, poke_index
+from .memory import any_set, first, load_part, poke_index
 from .reductions import count, lowest
 from .simd import Format, apart, full, ramp, wide
 
@@ -65,49 +66,26 @@ def rank_finder(X: Format, transform: Any) -> Any:
     return rank_in_nan
 
 
-def row_results(options: Options, device: SimpleNamespace) -> Any:
-    """Write what a scored row comes to."""
-    R, size, brier_of, entropy_of = options.real, options.real.itemsize, device.brier, device.entropy
-    find, rank_in_nan = (
-        class_finder(options.logits, device.transform, equals), rank_finder(options.logits, device.transform),
-    )  # fmt: skip
-
-    @inline
-    def results(row: Any, number: Any, classes: Any, to: Any, state: Any, scores: Any, curve: Any) -> Any:
-        prediction, confidence, entropy, rank, brier = to
-        top, d, logd, target, z_target, nan = state
-        energy, rest, square, before, top_at = scores
-        winner = nan if nan >= 0 else find(row[0], top_at, classes, top, curve)
-        poke_index(prediction + 8 * number, winner)
-        poke(R, confidence + size * number, (wide(top - top) + 1.0) / d)  # NaN in a row of -inf
-        poke(R, entropy + size * number, entropy_of(logd, energy / d))
-        if rank != 0 and target < 0:
-            poke_index(rank + 8 * number, -1)
-            poke(R, brier + size * number, 0.0)
-        elif rank != 0:
-            if nan >= 0:
-                before = rank_in_nan(row[0], target, z_target, classes, curve)
-            poke_index(rank + 8 * number, before)
-            poke(R, brier + size * number, brier_of(rest / d, square / (d * d)))
-
-    return results
-
-
 def row_report(options: Options, device: SimpleNamespace) -> Any:
-    """Write a row's log-normaliser, and its scores, if they are asked for."""
-    R, size, normalizer_of = options.real, options.real.itemsize, device.log_normalizer
-    results, find_nan = row_results(options, device), class_finder(options.logits, device.transform, is_nan)
+    """Write a scored row's prediction and rank; the row's maximum, or NaN if a row that is asked for holds one."""
+    find = class_finder(options.logits, device.transform, equals)
+    find_nan = class_finder(options.logits, device.transform, is_nan)
+    rank_in_nan = rank_finder(options.logits, device.transform)
     asked, scored = options.result in ("lse", "score"), options.result == "score"
 
     @splice
-    def report(row: Any, number: Any, classes: Any, normalizer: Any, to: Any, state: Any, scores: Any,
-               curve: Any) -> Any:  # fmt: skip
-        if asked:
-            top, d, logd, target, z_target = state
-            nan = find_nan(row[0], 0, classes, top, curve) if d != d else -1
-            if normalizer:
-                poke(R, normalizer + size * number, d if nan >= 0 else normalizer_of(wide(top), logd))
-            if scored:
-                results(row, number, classes, to, (top, d, logd, target, z_target, nan), scores, curve)
+    def report(row: Any, number: Any, classes: Any, to: Any, state: Any, found: Any, curve: Any) -> Any:
+        top, d, target, z_target = state
+        nan = find_nan(row[0], 0, classes, top, curve) if asked and d != d else -1
+        if scored:
+            (prediction, _, _, rank, _), (before, top_at) = to, found
+            poke_index(prediction + 8 * number, nan if nan >= 0 else find(row[0], top_at, classes, top, curve))
+            if rank:
+                if target < 0:
+                    before = -1
+                elif nan >= 0:
+                    before = rank_in_nan(row[0], target, z_target, classes, curve)
+                poke_index(rank + 8 * number, before)
+        return wide(top) if nan < 0 else math.nan
 
     return report

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .cpu_finish import SUMS, shelf, tile_results, wide_format
 from .cpu_parts import Options, arguments, device_functions
 from .cpu_row_scores import row_report
 from .jit import inline, kernel, splice
@@ -25,7 +26,6 @@ from .memory import (
     load_part,
     peek,
     peek_index,
-    poke,
     prefetch,
     store,
     store_part,
@@ -33,6 +33,7 @@ from .memory import (
 )  # fmt: skip
 from .reductions import count, hmax, hsum
 from .simd import Format, apart, following, full, full_wide, maximum, narrow, ramp, select, wide
+from .tiles import hold
 
 BLOCK = 2048
 AHEAD = 4096  # bytes
@@ -85,73 +86,87 @@ def class_loaders(options: Options, transform: Any) -> Any:
 
 def vector_step(options: Options, device: SimpleNamespace) -> Any:
     """Add one vector's classes to the sums, count what ranks before the target, and look at a vector ahead."""
-    X, scored, step = options.logits, options.result == "score", device.step
-    lanes = float(X.lanes)
+    scored, step = options.result == "score", device.step
 
     @splice
-    def add(z: Any, y: Any, w: Any, ahead: Any, valid: Any, ref: Any, limits: Any, state: Any) -> Any:
-        sums, peak, before, gap = state
-        hot = first(X, 0)
+    def add(z: Any, y: Any, w: Any, ahead: Any, valid: Any, hot: Any, ref: Any, limit: Any, state: Any) -> Any:
+        sums, peak, before = state
         if scored:
-            hot = ramp(X) == gap
-            before += count(valid & (z >= select(ramp(X) < gap, limits[0], limits[1])))
-            gap = gap - lanes
-        return step(z, valid, hot, ref, y, w, sums), maximum(ahead, peak), before, gap
+            before += count(valid & (z >= limit))
+        return step(z, valid, hot, ref, y, w, sums), maximum(ahead, peak), before
 
     return add
+
+
+def block_vectors(options: Options, device: SimpleNamespace) -> Any:
+    """One vector's share in the sums over a block, the target's class not among its own; and that of any `n` classes.
+
+    `onward` is an address such that class j there is the first whose maximum is looked for.
+    """
+    X, soft, soft_size = options.logits, options.target == "soft", (options.soft or options.logits).itemsize
+    lanes, size, line, scored = X.lanes, X.itemsize, device.line, options.result == "score"
+    (load_whole, load_some), add = class_loaders(options, device.transform), vector_step(options, device)
+
+    @splice
+    def whole(row: Any, onward: Any, k: Any, ref: Any, limit: Any, state: Any, curve: Any) -> Any:
+        prefetch(onward + k * size + AHEAD)
+        if soft:
+            prefetch(row[1] + k * soft_size + 2 * AHEAD)
+        z, y, w = load_whole(row, k, curve)
+        ahead = line(load(X, onward, k), curve)
+        return add(z, y, w, ahead, first(X, lanes), first(X, 0), ref, limit, state)
+
+    @inline
+    def part(row: Any, onward: Any, k: Any, n: Any, gap: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
+        mask, hot, limit = first(X, n), first(X, 0), limits[0]
+        z, y, w = load_some(row, k, mask, curve)
+        z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
+        if scored:
+            here = full(X, min(max(gap, -1), lanes))
+            hot, limit = ramp(X) == here, select(ramp(X) < here, limits[0], limits[1])
+        return add(z, y, w, ahead, mask, hot, ref, limit, state)
+
+    return whole, part
 
 
 def block_sums(options: Options, device: SimpleNamespace) -> Any:
     """Sums over a block of a row, relative to a reference, and the number of its classes that rank before the target.
 
-    Also the maximum over as many classes at `onward`, an address such that class j there is the first.
+    Also the maximum over as many classes `onward`. A scored target, `gap` classes on, ends a run of whole vectors:
+    before it a tie ranks before it, after it none does.
     """
-    X, soft, soft_size = options.logits, options.target == "soft", (options.soft or options.logits).itemsize
-    lanes, size, line, (load_whole, load_some) = (
-        X.lanes,
-        X.itemsize,
-        device.line,
-        class_loaders(options, device.transform),
-    )
-    add, pair, fold = vector_step(options, device), device.pair, device.fold
-
-    @splice
-    def whole(row: Any, onward: Any, k: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
-        prefetch(onward + k * size + AHEAD)
-        if soft:
-            prefetch(row[1] + k * soft_size + 2 * AHEAD)
-        z, y, w = load_whole(row, k, curve)
-        return add(z, y, w, line(load(X, onward, k), curve), first(X, lanes), ref, limits, state)
-
-    @inline
-    def part(row: Any, onward: Any, k: Any, n: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
-        mask = first(X, n)
-        z, y, w = load_some(row, k, mask, curve)
-        z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
-        return add(z, y, w, ahead, mask, ref, limits, state)
+    X, lanes, scored = options.logits, options.logits.lanes, options.result == "score"
+    (whole, part), pair, fold = block_vectors(options, device), device.pair, device.fold
 
     @inline
     def sums_of(row: Any, onward: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
         zero, zeros, least = full(X, 0.0), full_wide(X, 0.0), full(X, -math.inf)
-        limits = full(X, z_target), full(X, following(X, z_target))  # ties rank before the target if they come before
+        limits = full(X, z_target), full(X, following(X, z_target))
         sums = (full(X, -0.0), zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
-        state, k = (sums, least, 0, full(X, min(max(target - j, -1), BLOCK))), j
-        while k + 2 * lanes <= end:
-            pause = min(end, k + STRETCH * lanes)
-            while k + 2 * lanes <= pause:
-                state = whole(row, onward, k, ref, limits, state, curve)
-                state = whole(row, onward, k + lanes, ref, limits, state, curve)
-                state = pair(state[0]), state[1], state[2], state[3]
-                k += 2 * lanes
-            state = fold(state[0]), state[1], state[2], state[3]
+        state, k, stop, limit = (sums, least, 0), j, end, limits[0]
+        if scored and target < end:
+            stop = j + ((target - j) & -lanes)
+            if target < j:
+                stop, limit = end, limits[1]
         while k < end:
-            state = part(row, onward, k, end - k, ref, limits, state, curve)
-            k += lanes
-        sums, peak, before, _ = state
-        _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
+            while k + 2 * lanes <= stop:
+                pause = min(stop, k + STRETCH * lanes)
+                while k + 2 * lanes <= pause:
+                    state = whole(row, onward, k, ref, limit, state, curve)
+                    state = whole(row, onward, k + lanes, ref, limit, state, curve)
+                    state = pair(state[0]), state[1], state[2]
+                    k += 2 * lanes
+                state = fold(state[0]), state[1], state[2]
+            if k < end:
+                state = part(row, onward, k, end - k, target - k, ref, limits, state, curve)
+                k += lanes
+                if scored and k > stop:
+                    stop, limit = end, limits[1]
+        sums, peak, before = state
+        _, _, total, shift, seen, mass, moment, negentropy, energy, own, square = fold(sums)
         real = hsum(total), wide(hsum(shift)), wide(hsum(seen))
-        scores = wide(hsum(energy)), wide(hsum(rest)), wide(hsum(square)), before
+        scores = wide(hsum(energy)), wide(hsum(own)), wide(hsum(square)), before
         return hmax(peak), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
 
     return sums_of
@@ -169,14 +184,14 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
     def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
              curve: Any) -> Any:  # fmt: skip
         top = narrow(R, -math.inf)
-        total = shift = seen = energy = rest = square = mass = moment = negentropy = 0.0
-        before = top_at = done = np.int64(0)  # a literal is a type of its own: all that takes one is compiled twice
-        for j in range(0, classes, span):
+        total = shift = seen = energy = own = square = mass = moment = negentropy = 0.0
+        before = top_at = done = j = np.int64(0)  # a literal is a type of its own: all that takes one is compiled twice
+        while j < classes:
             end, peak = min(j + span, classes), bend(peak, curve)
             if peak > top:
                 if top != -math.inf:
-                    so_far = total, shift, seen, mass, moment, energy, rest, square
-                    total, shift, moment, energy, rest, square = rescale(wide(top) - wide(peak), j, so_far)
+                    so_far = total, shift, seen, mass, moment, energy, own, square
+                    total, shift, moment, energy, own, square = rescale(wide(top) - wide(peak), j, so_far)
                 top, top_at = peak, j
             base = narrow(R, 0.0) if top == -math.inf else top  # nothing but -inf so far: 0 lets a NaN show
             onward = following - j * size
@@ -187,11 +202,12 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
                 exact = target_mass, target_mass * (wide(z_target) - wide(base)), 0.0
             total, shift, seen = total + block[0], shift + block[1], seen + block[2]
             mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
-            energy, rest, square, before = energy + scores[0], rest + scores[1], square + scores[2], before + scores[3]
+            energy, own, square, before = energy + scores[0], own + scores[1], square + scores[2], before + scores[3]
             done = end - j
+            j = end
         if done < span:
             peak = maximum(maximum_of(following + done * size, span - done, curve), peak)
-        return top, total, shift, (mass, moment, negentropy), (energy, rest, square, before, top_at), peak
+        return top, total + own, shift, (mass, moment, negentropy), (energy, total, square), (before, top_at), peak
 
     return sums
 
@@ -241,6 +257,21 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
     return write
 
 
+def row_output(options: Options, device: SimpleNamespace) -> Any:
+    """Write a row of the output, from the sums over its classes."""
+    R, write, factors_of, log = options.real, row_writer(options, device), device.factors, device.log
+    logarithmic = options.output == "log_softmax"
+
+    @splice
+    def output(row: Any, out: Any, classes: Any, target: Any, top: Any, d: Any, mass: Any, weight: Any, terms: Any,
+               curve: Any) -> Any:  # fmt: skip
+        logd = log(d) if logarithmic or terms[1] != 0.0 else 0.0
+        gain, hit, uniform = factors_of(mass, wide(top), d, logd, weight, classes, terms)
+        write(row, out, classes, target, top, (narrow(R, gain), narrow(R, hit), narrow(R, uniform)), curve)
+
+    return output
+
+
 @cache
 def row_eraser(X: Format) -> Any:
     """Fill a row of the output with zeros."""
@@ -282,46 +313,51 @@ def place(number: Any, inner: Any, at: Any) -> Any:
 
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
-    device, R, size = device_functions(options), options.real, options.real.itemsize
-    unpack, length, clear = arguments(R), block_length(R.lanes), row_eraser(options.logits)
+    device, R, size, lanes = device_functions(options), options.real, options.real.itemsize, options.real.lanes
+    unpack, length, clear = arguments(R), block_length(lanes), row_eraser(options.logits)
     maximum_of, aim = block_maximum(options.logits, device.line), hard_target(options, device)
-    sums, write = row_sums(options, device, maximum_of), row_writer(options, device)
-    report, log, loss_of, factors_of = row_report(options, device), device.log, device.loss, device.factors
+    sums, write = row_sums(options, device, maximum_of), row_output(options, device)
+    report, results, (put_aside, mask_out, take_back) = (
+        row_report(options, device),
+        tile_results(options, device),
+        shelf(R),
+    )
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
+    W = wide_format(R)
 
     @kernel(options)
     def rows(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes), (at_x, at_y, at_out), given, (loss, normalizer, to), curve, terms = unpack(call)
+        (inner, classes), (at_x, at_y, at_out), given, places, curve, terms = unpack(call)
         class_weight, sample_weight, ignore_index = given
-        span, peak, ready = length(classes), narrow(R, math.nan), -1
+        room, span, peak, ready = hold(W, SUMS), length(classes), narrow(R, math.nan), -1
         for number in range(lo, hi):
             row = place(number, inner, at_x), place(number, inner, at_y), class_weight
-            written = place(number, inner, at_out)
+            written, lane = place(number, inner, at_out), (number - lo) & (lanes - 1)
             weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
             target, z_target, mass = -1, narrow(R, math.nan), 0.0
             if hard and at_y[0]:
                 target, z_target, mass = aim(row, at_y[0] + 8 * number, classes, ignore_index, weight, curve)
                 if target == classes:
                     return number
-            if result == "loss" and (weight == 0.0 or (hard and target < 0)):
-                poke(R, loss + size * number, 0.0)
+            masked = weight == 0.0 or (hard and target < 0)
+            if result == "loss" and masked:
+                mask_out(room, lane)
                 if output:
                     clear(written, classes)
-                continue
-            if ready != number:
-                peak = maximum_of(row[0], span, curve)
-            ready = number + 1
-            onward = place(ready, inner, at_x) if ready < hi else row[0]
-            top, d, shift, exact, scores, peak = sums(row, onward, classes, span, target, z_target, mass, peak, curve)
-            logd, lead = log(d), wide(top)
-            if loss:
-                value = loss_of(exact, shift, lead, logd, weight, classes, terms)
-                poke(R, loss + size * number, value if target >= 0 or not hard else 0.0)
-            report(row, number, classes, normalizer, to, (top, d, logd, target, z_target), scores, curve)
-            if output:
-                gain, hit, uniform = factors_of(exact[0], lead, d, logd, weight, classes, terms)
-                factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
-                write(row, written, classes, target, top, factors, curve)
+            else:
+                if ready != number:
+                    peak = maximum_of(row[0], span, curve)
+                ready = number + 1
+                onward = place(ready, inner, at_x) if ready < hi else row[0]
+                top, d, shift, exact, scores, found, peak = sums(
+                    row, onward, classes, span, target, z_target, mass, peak, curve
+                )
+                seen = report(row, number, classes, places[2], (top, d, target, z_target), found, curve)
+                put_aside(room, lane, (seen, d, 0.0 if masked else weight), shift, exact, scores)
+                if output:
+                    write(row, written, classes, target, top, d, exact[0], weight, terms, curve)
+            if result != "" and (lane == lanes - 1 or number == hi - 1):
+                results(first(R, lane + 1), number - lane, classes, places, take_back(room), terms)
         if streamed:
             fence()
         return -1
