@@ -88,10 +88,10 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
                     most, winner = select(higher, z, most), select(higher, k, winner)
                 sums = step(z, mask, hot, ref, y, w, sums)
             start, sums = stop, fold(sums)
-        _, _, total, shift, seen, mass, moment, negentropy, energy, own, square = sums
+        _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         smooth = (wide(shift), wide(seen)) if smoothed else (0.0, 0.0)
         exact = (mass, moment, negentropy) if soft else (0.0, 0.0, 0.0)
-        scores = (wide(energy), wide(own), wide(square), before, most, winner) if scored else (0.0,)
+        scores = (wide(energy), wide(rest), wide(square), before, most, winner) if scored else (0.0,)
         return total, smooth, exact, scores
 
     return sums_of
@@ -108,16 +108,16 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
     def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, target_mass: Any, curve: Any) -> Any:
         top = full(X, -math.inf)
         zeros = full_wide(X, 0.0)
-        total = shift = seen = energy = own = square = mass = moment = negentropy = zeros
+        total = shift = seen = energy = rest = square = mass = moment = negentropy = zeros
         before, best = full_index(X, 0), (top, full_index(X, 0))
         for j in range(0, classes, BLOCK):
             end = min(j + BLOCK, classes)
             peak = maximum(maximum_of(row[0], steps[0], mask, j, end, curve), top)
             raised = (peak > top) & (top != -math.inf)
             if any_set(raised):
-                so_far = total, shift, seen, mass, moment, energy, own, square
+                so_far = total, shift, seen, mass, moment, energy, rest, square
                 fall = select(raised, wide(top) - wide(peak), 0.0)
-                total, shift, moment, energy, own, square = rescale(fall, j, so_far)
+                total, shift, moment, energy, rest, square = rescale(fall, j, so_far)
             top = peak
             base = select(top == -math.inf, 0.0, top)  # nothing but -inf so far: 0 lets a NaN show
             part, smooth, exact, scores = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
@@ -128,9 +128,9 @@ def lane_sums(options: Options, device: SimpleNamespace) -> Any:
             else:
                 mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
             if scored:
-                energy, own, square = energy + scores[0], own + scores[1], square + scores[2]
+                energy, rest, square = energy + scores[0], rest + scores[1], square + scores[2]
                 before, best = before + scores[3], (scores[4], scores[5])
-        return top, total + own, shift, (mass, moment, negentropy), (energy, total, square), (before, best[1])
+        return top, total, shift, (mass, moment, negentropy), (energy, rest, square), (before, best[1])
 
     return sums
 

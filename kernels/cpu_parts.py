@@ -99,7 +99,7 @@ def device_functions(options: Options) -> SimpleNamespace:
 def _step(options: Options, term: Any, log: Any) -> Any:
     """One vector's share in the sums over classes.
 
-    A scored target (`hot`) is added up apart, as `own`, and not in `square`: for its Brier score 1 - p would cancel.
+    A scored target (`hot`) is left out of `rest` and `square`, which make its Brier score: 1 - p would cancel.
     """
     soft, smoothed, weighted = options.target == "soft", options.smoothed, options.weighted
     divergence, scored = options.divergence, options.result == "score"
@@ -107,14 +107,10 @@ def _step(options: Options, term: Any, log: Any) -> Any:
 
     @splice
     def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
-        pair, some, total, shift, seen, mass, moment, negentropy, energy, own, square = sums
+        pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         lead = z - ref
         t = maximum(least, lead)
         e = term(t)
-        if scored:
-            energy, own = fma(e, t, energy), own + select(hot, e, -0.0)  # a masked class has e = 0
-            e = select(hot, 0.0, e)
-            square = fma(e, e, square)
         pair = pair + e
         if smoothed:
             if weighted:  # a class of weight 0 adds nothing, at -inf too
@@ -127,7 +123,12 @@ def _step(options: Options, term: Any, log: Any) -> Any:
             moment = fma(a, select(a == 0.0, 0.0, wide(z) - wide(ref)), moment)
             if divergence:
                 negentropy = negentropy + select(a > 0.0, a * log(a), a)
-        return pair, some, total, shift, seen, mass, moment, negentropy, energy, own, square
+        if scored:
+            energy = fma(e, t, energy)  # a masked class has e = 0
+            other = select(hot, 0.0, e)
+            rest = rest + other
+            square = fma(other, other, square)
+        return pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square
 
     return step
 
@@ -138,15 +139,15 @@ def _rescale(options: Options, exp: Any) -> Any:
 
     @splice
     def rescale(fall: Any, number: Any, sums: Any) -> Any:
-        total, shift, seen, mass, moment, energy, own, square = sums
+        total, shift, seen, mass, moment, energy, rest, square = sums
         factor = wide(exp(narrow(X, fall)))
         if scored:
-            energy = select(factor > 0.0, factor * (energy + fall * (total + own)), 0.0)
-            own, square = factor * own, factor * factor * square
+            energy = select(factor > 0.0, factor * (energy + fall * total), 0.0)
+            rest, square = factor * rest, factor * factor * square
         if smoothed:
             shift = shift + fall * (seen if weighted else number)
         moment = moment + select(mass == 0.0, 0.0, fall * mass)
-        return total * factor, shift, moment, energy, own, square
+        return total * factor, shift, moment, energy, rest, square
 
     return rescale
 

@@ -99,74 +99,76 @@ def vector_step(options: Options, device: SimpleNamespace) -> Any:
 
 
 def block_vectors(options: Options, device: SimpleNamespace) -> Any:
-    """One vector's share in the sums over a block, the target's class not among its own; and that of any `n` classes.
+    """A vector's share in the sums over a block: away from the target, near a scored one, and of `n` classes or fewer.
 
-    `onward` is an address such that class j there is the first whose maximum is looked for.
+    `onward` is an address such that class j there is the first whose maximum is looked for. A tie ranks before a target
+    `gap` classes on if it comes before it: `limits` are the least logits that do, before and after the target.
     """
     X, soft, soft_size = options.logits, options.target == "soft", (options.soft or options.logits).itemsize
     lanes, size, line, scored = X.lanes, X.itemsize, device.line, options.result == "score"
     (load_whole, load_some), add = class_loaders(options, device.transform), vector_step(options, device)
 
     @splice
-    def whole(row: Any, onward: Any, k: Any, ref: Any, limit: Any, state: Any, curve: Any) -> Any:
+    def near(gap: Any, limits: Any) -> Any:
+        here = full(X, min(max(gap, -1), lanes))
+        return (ramp(X) == here, select(ramp(X) < here, limits[0], limits[1])) if scored else (first(X, 0), limits[0])
+
+    @splice
+    def away(row: Any, onward: Any, k: Any, hot: Any, limit: Any, ref: Any, state: Any, curve: Any) -> Any:
         prefetch(onward + k * size + AHEAD)
         if soft:
             prefetch(row[1] + k * soft_size + 2 * AHEAD)
         z, y, w = load_whole(row, k, curve)
-        ahead = line(load(X, onward, k), curve)
-        return add(z, y, w, ahead, first(X, lanes), first(X, 0), ref, limit, state)
+        return add(z, y, w, line(load(X, onward, k), curve), first(X, lanes), hot, ref, limit, state)
 
     @inline
-    def part(row: Any, onward: Any, k: Any, n: Any, gap: Any, ref: Any, limits: Any, state: Any, curve: Any) -> Any:
-        mask, hot, limit = first(X, n), first(X, 0), limits[0]
+    def part(row: Any, onward: Any, k: Any, n: Any, gap: Any, limits: Any, ref: Any, state: Any, curve: Any) -> Any:
+        mask, (hot, limit) = first(X, n), near(gap, limits)
         z, y, w = load_some(row, k, mask, curve)
         z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
-        if scored:
-            here = full(X, min(max(gap, -1), lanes))
-            hot, limit = ramp(X) == here, select(ramp(X) < here, limits[0], limits[1])
         return add(z, y, w, ahead, mask, hot, ref, limit, state)
 
-    return whole, part
+    return near, away, part
 
 
 def block_sums(options: Options, device: SimpleNamespace) -> Any:
     """Sums over a block of a row, relative to a reference, and the number of its classes that rank before the target.
 
-    Also the maximum over as many classes `onward`. A scored target, `gap` classes on, ends a run of whole vectors:
-    before it a tie ranks before it, after it none does.
+    Also the maximum over as many classes `onward`.
     """
     X, lanes, scored = options.logits, options.logits.lanes, options.result == "score"
-    (whole, part), pair, fold = block_vectors(options, device), device.pair, device.fold
+    (near, whole, part), pair, fold = block_vectors(options, device), device.pair, device.fold
 
     @inline
     def sums_of(row: Any, onward: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
-        zero, zeros, least = full(X, 0.0), full_wide(X, 0.0), full(X, -math.inf)
+        zero, zeros, least, none = full(X, 0.0), full_wide(X, 0.0), full(X, -math.inf), first(X, 0)
         limits = full(X, z_target), full(X, following(X, z_target))
         sums = (full(X, -0.0), zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
-        state, k, stop, limit = (sums, least, 0), j, end, limits[0]
-        if scored and target < end:
-            stop = j + ((target - j) & -lanes)
-            if target < j:
-                stop, limit = end, limits[1]
-        while k < end:
-            while k + 2 * lanes <= stop:
-                pause = min(stop, k + STRETCH * lanes)
+        state, k = (sums, least, 0), j
+        while k + 2 * lanes <= end:
+            pause, limit = min(end, k + STRETCH * lanes), limits[0] if k <= target else limits[1]
+            if scored and k <= target < pause:
                 while k + 2 * lanes <= pause:
-                    state = whole(row, onward, k, ref, limit, state, curve)
-                    state = whole(row, onward, k + lanes, ref, limit, state, curve)
+                    hot, limit = near(target - k, limits)
+                    state = whole(row, onward, k, hot, limit, ref, state, curve)
+                    hot, limit = near(target - k - lanes, limits)
+                    state = whole(row, onward, k + lanes, hot, limit, ref, state, curve)
                     state = pair(state[0]), state[1], state[2]
                     k += 2 * lanes
-                state = fold(state[0]), state[1], state[2]
-            if k < end:
-                state = part(row, onward, k, end - k, target - k, ref, limits, state, curve)
-                k += lanes
-                if scored and k > stop:
-                    stop, limit = end, limits[1]
+            while k + 2 * lanes <= pause:
+                state = whole(row, onward, k, none, limit, ref, state, curve)
+                state = whole(row, onward, k + lanes, none, limit, ref, state, curve)
+                state = pair(state[0]), state[1], state[2]
+                k += 2 * lanes
+            state = fold(state[0]), state[1], state[2]
+        while k < end:
+            state = part(row, onward, k, end - k, target - k, limits, ref, state, curve)
+            k += lanes
         sums, peak, before = state
-        _, _, total, shift, seen, mass, moment, negentropy, energy, own, square = fold(sums)
+        _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
         real = hsum(total), wide(hsum(shift)), wide(hsum(seen))
-        scores = wide(hsum(energy)), wide(hsum(own)), wide(hsum(square)), before
+        scores = wide(hsum(energy)), wide(hsum(rest)), wide(hsum(square)), before
         return hmax(peak), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
 
     return sums_of
@@ -184,14 +186,14 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
     def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
              curve: Any) -> Any:  # fmt: skip
         top = narrow(R, -math.inf)
-        total = shift = seen = energy = own = square = mass = moment = negentropy = 0.0
+        total = shift = seen = energy = rest = square = mass = moment = negentropy = 0.0
         before = top_at = done = j = np.int64(0)  # a literal is a type of its own: all that takes one is compiled twice
         while j < classes:
             end, peak = min(j + span, classes), bend(peak, curve)
             if peak > top:
                 if top != -math.inf:
-                    so_far = total, shift, seen, mass, moment, energy, own, square
-                    total, shift, moment, energy, own, square = rescale(wide(top) - wide(peak), j, so_far)
+                    so_far = total, shift, seen, mass, moment, energy, rest, square
+                    total, shift, moment, energy, rest, square = rescale(wide(top) - wide(peak), j, so_far)
                 top, top_at = peak, j
             base = narrow(R, 0.0) if top == -math.inf else top  # nothing but -inf so far: 0 lets a NaN show
             onward = following - j * size
@@ -202,12 +204,12 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
                 exact = target_mass, target_mass * (wide(z_target) - wide(base)), 0.0
             total, shift, seen = total + block[0], shift + block[1], seen + block[2]
             mass, moment, negentropy = mass + exact[0], moment + exact[1], negentropy + exact[2]
-            energy, own, square, before = energy + scores[0], own + scores[1], square + scores[2], before + scores[3]
+            energy, rest, square, before = energy + scores[0], rest + scores[1], square + scores[2], before + scores[3]
             done = end - j
             j = end
         if done < span:
             peak = maximum(maximum_of(following + done * size, span - done, curve), peak)
-        return top, total + own, shift, (mass, moment, negentropy), (energy, total, square), (before, top_at), peak
+        return top, total, shift, (mass, moment, negentropy), (energy, rest, square), (before, top_at), peak
 
     return sums
 
