@@ -28,6 +28,8 @@ from .simd import Format
 
 STREAMED_BYTES = 1 << 23
 """Outputs above this size are written past the caches."""
+BUNDLE = 4
+"""Vectors that go through the long formulas of a softcap side by side: one alone waits for each of its steps."""
 
 _rows, _lanes, _probs, _elements, _tally_binary = (
     lru_cache(maxsize=None)(make)
@@ -77,14 +79,16 @@ def _streamed(x: Array, out: Array | None) -> bool:
 def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, streamed: bool) -> tuple[Any, bytes]:
     """The kernel over classes that suits the arrays, and the part of its call that their forms decide."""
     (dtype, (_, classes, inner), strides), soft = x, target is not None and len(target[1]) == 3
-    fmt = logits_format(dtype)
+    side_by_side = _dense(1, x, target, out)
+    fmt, in_rows = logits_format(dtype), side_by_side and classes > FEW_CLASSES
+    if in_rows and flags.transform == "softcap":
+        fmt = replace(fmt, lanes=BUNDLE * fmt.lanes)
     aimed = target or flags.result == "score"  # scores without a target are those of masked rows
     options = Options(
         fmt, **flags._asdict(), target="soft" if soft else "hard" if aimed else "",
-        soft=memory_format(target[0], fmt.real) if target and soft else None,
+        soft=replace(memory_format(target[0], fmt.real), lanes=fmt.lanes) if target and soft else None,
     )  # fmt: skip
-    side_by_side = _dense(1, x, target, out)
-    if side_by_side and classes > FEW_CLASSES:
+    if in_rows:
         kernel = _rows(replace(options, streamed=streamed))
     elif side_by_side and inner == 1:
         kernel = _lanes(replace(options, held=True, turned=True))

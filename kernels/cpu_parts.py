@@ -91,9 +91,19 @@ def device_functions(options: Options) -> SimpleNamespace:
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = _curves(options.transform, real)
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
-    device.rescale, device.value = _rescale(options, exp), output_value(options, splice, simd, real, exp)
+    device.rescale = _rescale(options, exp)
+    device.value = output_value(
+        options, splice, simd, real, _rough(term, real) if options.logits.itemsize == 2 else exp
+    )
     device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)
     return device
+
+
+@cache
+def _rough(term: Any, real: Any) -> Any:
+    """e^t for an output of 16 bits, whose rounding hides an ulp of the arithmetic."""
+    least = numerics.LEAST[real]
+    return splice(lambda t: term(maximum(least, t)))
 
 
 def _step(options: Options, term: Any, log: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .cpu_finish import SUMS, shelf, tile_results, wide_format
+from .cpu_finish import SUMS, shelf, tile_format, tile_results
 from .cpu_parts import Options, arguments, device_functions
 from .cpu_row_scores import row_report
 from .jit import inline, kernel, splice
@@ -37,8 +37,8 @@ from .tiles import hold
 
 BLOCK = 2048
 AHEAD = 4096  # bytes
-STRETCH = 16
-"""Vectors whose exponentials are added up in the arithmetic type."""
+STRETCH = 256
+"""Classes whose exponentials are added up in the arithmetic type."""
 
 
 @cache
@@ -147,7 +147,7 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
         sums = (full(X, -0.0), zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         state, k = (sums, least, 0), j
         while k + 2 * lanes <= end:
-            pause, limit = min(end, k + STRETCH * lanes), limits[0] if k <= target else limits[1]
+            pause, limit = min(end, k + STRETCH), limits[0] if k <= target else limits[1]
             if scored and k <= target < pause:
                 while k + 2 * lanes <= pause:
                     hot, limit = near(target - k, limits)
@@ -315,17 +315,16 @@ def place(number: Any, inner: Any, at: Any) -> Any:
 
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
-    device, R, size, lanes = device_functions(options), options.real, options.real.itemsize, options.real.lanes
-    unpack, length, clear = arguments(R), block_length(lanes), row_eraser(options.logits)
+    device, R, size, W = device_functions(options), options.real, options.real.itemsize, tile_format(options.real)
+    unpack, length, clear, lanes = arguments(R), block_length(R.lanes), row_eraser(options.logits), W.lanes
     maximum_of, aim = block_maximum(options.logits, device.line), hard_target(options, device)
     sums, write = row_sums(options, device, maximum_of), row_output(options, device)
     report, results, (put_aside, mask_out, take_back) = (
         row_report(options, device),
         tile_results(options, device),
-        shelf(R),
+        shelf(W),
     )
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
-    W = wide_format(R)
 
     @kernel(options)
     def rows(call: Any, lo: Any, hi: Any) -> Any:
@@ -359,7 +358,7 @@ def make_rows(options: Options) -> Any:
                 if output:
                     write(row, written, classes, target, top, d, exact[0], weight, terms, curve)
             if result != "" and (lane == lanes - 1 or number == hi - 1):
-                results(first(R, lane + 1), number - lane, classes, places, take_back(room), terms)
+                results(first(W, lane + 1), number - lane, classes, places, take_back(room), terms)
         if streamed:
             fence()
         return -1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba.core import types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from .simd import F32, F64, I32, I64, Format, FormatType, Vector, llvm, splat
@@ -50,7 +52,29 @@ def to_memory(builder: Any, fmt: Format, value: Any) -> Any:
     return value if fmt.code == fmt.real else builder.fptrunc(value, _vector_of(ir.HalfType(), value.type))
 
 
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+@cache
+def _rounds_bfloat16() -> bool:
+    """Whether the processor compiled for has an instruction that rounds to bfloat16; LLVM calls a library without."""
+    return "+avx512bf16" in cpu_target.target_context.codegen().magic_tuple()[-1]
+
+
 def _to_bfloat16(builder: Any, value: Any) -> Any:
+    half = _vector_of(ir.IntType(16), value.type)
+    if _rounds_bfloat16():
+        return builder.bitcast(builder.fptrunc(value, _vector_of(_BFloat(), value.type)), half)
     kind = _vector_of(I32, value.type)
     number = lambda v: _number(kind, v)  # noqa: E731
     raw = builder.bitcast(value, kind)
@@ -58,7 +82,7 @@ def _to_bfloat16(builder: Any, value: Any) -> Any:
     rounded = builder.add(raw, builder.add(odd, number(0x7FFF)))
     quiet = builder.or_(raw, number(0x400000))  # rounding would carry a NaN into the sign
     kept = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
-    return builder.trunc(builder.lshr(kept, number(16)), _vector_of(ir.IntType(16), value.type))
+    return builder.trunc(builder.lshr(kept, number(16)), half)
 
 
 # ---- vectors ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import math
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from .numerics import Jit, hyperbolic_tangent
+from .numerics import Jit, soft_cap
 
 
 class Flags(NamedTuple):
@@ -33,11 +33,11 @@ def curves(options: Any, jit: Jit, ops: Any, real: Any, *, inline: Jit) -> Any:
     if options.transform != "softcap":
         line = scale if options.transform else same
         return line, line, same
-    tanh, select, absolute, infinite = hyperbolic_tangent(inline, ops, real), ops.select, ops.absolute, real(math.inf)
+    capped, select, absolute, infinite = soft_cap(inline, ops, real), ops.select, ops.absolute, real(math.inf)
 
     @inline
     def bend(v: Any, curve: Any) -> Any:
-        return select(absolute(v) == infinite, v, tanh(v * curve[2]) * curve[1])
+        return select(absolute(v) == infinite, v, capped(v, curve[1], curve[2]))
 
     return jit(lambda x, curve: bend(x * curve[0], curve)), scale, bend
 
