@@ -94,6 +94,8 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
         kernel = _lanes(replace(options, held=True, turned=True))
     else:
         gathered = not _dense(2, x, target, out) or inner < fmt.lanes
+        if not gathered and inner >= BUNDLE * fmt.lanes:
+            options = replace(options, logits=replace(fmt, lanes=BUNDLE*fmt.lanes), soft=options.soft and replace(options.soft, lanes=BUNDLE*fmt.lanes))
         kernel = _lanes(replace(options, held=classes <= HELD_CLASSES, gathered=gathered))
     steps = *strides, *(target[2] if target and soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))
     return kernel, struct.pack(f"{len(cpu_parts.LAYOUT)}q", inner, classes, *steps)

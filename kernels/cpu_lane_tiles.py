@@ -7,14 +7,12 @@ from typing import Any
 
 from .cpu_parts import Options
 from .jit import inline, splice
-from .memory import any_set, first, prefetch, read, store
+from .memory import any_set, first, load, prefetch, read, store
 from .simd import Format, apart, as_index, full_index, iota
 from .tiles import LINE, turn_in, turn_out
 
 FEW_CLASSES, HELD_CLASSES = 64, 256
 """As many are turned where they lie side by side, and copied where they lie apart."""
-ROOM, MOST_TILES = 512, 4
-"""Columns of a tile that there is room for, and the tiles of classes that lie apart which are copied together."""
 
 AHEAD, MOST_AHEAD = 4096, 16384
 """Bytes: how far ahead rows that lie side by side are asked for at least, and how many of a tile at most."""
@@ -90,19 +88,23 @@ def row_turners(X: Format, R: Format) -> Any:
 
 @cache
 def column_copier(X: Format, R: Format) -> Any:
-    """Read columns of classes that lie apart: those of many rows before the next class.
+    """Read columns of classes that lie apart, and ask for those of the next rows.
 
     Classes are often a power of two apart, and then all of their lines share a few places in the caches.
     """
     lanes, column = X.lanes, R.lanes * R.itemsize
 
     @inline
-    def copy(room: Any, at: Any, class_step: Any, row_step: Any, span: Any, rows: Any, classes: Any) -> Any:
+    def copy(room: Any, at: Any, class_step: Any, row_step: Any, mask: Any, whole: Any, classes: Any) -> Any:
         apart()
+        ahead = lanes * row_step
         for c in range(classes):
-            for k in range(span):
-                mask = first(X, rows - k * lanes)
-                store(R, room + (c * span + k) * column, 0, read(X, at + c * class_step + k * lanes * row_step, mask))
+            if whole:
+                for b in range(ahead, 2 * ahead, LINE):
+                    prefetch(at + c * class_step + b)
+                store(R, room + c * column, 0, load(X, at + c * class_step, 0))
+            else:
+                store(R, room + c * column, 0, read(X, at + c * class_step, mask))
 
     return copy
 
@@ -112,40 +114,22 @@ def lane_holder(options: Options) -> Any:
     X, R, gathered, held = options.logits, options.real, options.gathered, options.held
     turned, soft, real_size, column = options.turned, options.target == "soft", R.itemsize, R.lanes * R.itemsize
     lanes = X.lanes
-    (take, give), (take_soft, _), copy = (
-        row_turners(X, R), row_turners(options.soft or X, R), column_copier(X, R),
-    )  # fmt: skip
+    take, give = row_turners(X, R)
+    (take_soft, _), copy = row_turners(options.soft or X, R), column_copier(X, R)
 
     @splice
-    def together(number: Any, hi: Any, inner: Any, n: Any, classes: Any) -> Any:
-        """How many rows from `number` on are copied at once, and the tiles of a column of them."""
-        if gathered:
-            return n, 1
-        span = max(1, min(MOST_TILES, ROOM // classes))
-        return min(span * lanes, hi - number, inner - number % inner), span
-
-    @splice
-    def bring(rooms: Any, copied: Any, number: Any, hi: Any, inner: Any, at: Any, soft_at: Any, out: Any, x: Any,
-              y: Any, written: Any, n: Any, classes: Any) -> Any:  # fmt: skip
-        """Where rows, soft targets and output begin, the steps between their classes, and each lane's first logit.
-
-        And the range of rows that have been copied, with the step between their classes.
-        """
+    def bring(rooms: Any, at: Any, soft_at: Any, out: Any, x: Any, y: Any, written: Any, n: Any, classes: Any) -> Any:
+        """Where rows, soft targets and output begin, the steps between their classes, and each lane's first logit."""
         if not held:
             lanes_at = at if gathered else iota(X) * x[3] + at
-            return (at, soft_at, out), (x[2], y[2], written[2]), lanes_at, copied
+            return (at, soft_at, out), (x[2], y[2], written[2]), lanes_at
+        lanes_at = iota(X) * real_size + rooms[0]
         if turned:
-            lanes_at = iota(X) * real_size + rooms[0]
             take(rooms[0], at, x[1], n, classes)
             if soft:
                 take_soft(rooms[1], soft_at, y[1], n, classes)
-            return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at, copied
-        begin, end, step = copied
-        if number >= end:
-            rows, span = together(number, hi, inner, n, classes)
-            copy(rooms[0], at, x[2], x[3], span, rows, classes)
-            begin, end, step = number, number + rows, span * column
-        here = rooms[0] + (number - begin) * real_size
-        return (here, soft_at, out), (step, y[2], written[2]), iota(X) * real_size + here, (begin, end, step)
+            return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at
+        copy(rooms[0], at, x[2], x[3], first(X, n), not gathered and n == lanes, classes)
+        return (rooms[0], soft_at, out), (column, y[2], written[2]), lanes_at
 
     return bring, give

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .cpu_finish import tile_results
-from .cpu_lane_tiles import FEW_CLASSES, ROOM, lane_holder, lane_places
+from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES, lane_holder, lane_places
 from .cpu_parts import Options, arguments, device_functions
 from .jit import inline, kernel, splice
 from .memory import (
@@ -229,20 +229,20 @@ def make_lanes(options: Options) -> Any:
     sums, outputs = lane_sums(seen, device), lane_writer(seen, device, R if turned else X)
     report, aim, unpack = lane_report(seen, device), lane_target(seen, device), arguments(R)
     places, (bring, give) = lane_places(options), lane_holder(options)
-    results, log, factors_of = tile_results(seen, device), device.log, device.factors
+    results, log, factors_of = tile_results(seen, device, R), device.log, device.factors
     hard, output, result = options.target == "hard", options.output != "", options.result
+    room = FEW_CLASSES if turned else HELD_CLASSES if held else 1
 
     @kernel(options)
     def tiles(call: Any, lo: Any, hi: Any) -> Any:
         (inner, classes), (at_x, at_y, at_out), given, results_at, curve, terms = unpack(call)
         class_weight, sample_weight, ignore_index = given
-        rooms, number = (hold(R, ROOM if held else 1), hold(R, FEW_CLASSES if turned and soft else 1)), lo
-        copied = lo, lo, 0
+        rooms, number = (hold(R, room), hold(R, FEW_CLASSES if turned and soft else 1)), lo
         while number < hi:
             n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
             mask, weight = first(X, n), full_wide(X, 1.0)
-            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at, copied = bring(
-                rooms, copied, number, hi, inner, at, soft_at, written, at_x, at_y, at_out, n, classes
+            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at = bring(
+                rooms, at, soft_at, written, at_x, at_y, at_out, n, classes
             )
             row, steps = (at, soft_at, class_weight), (x_step, y_step)
             if sample_weight:

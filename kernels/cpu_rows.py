@@ -321,7 +321,7 @@ def make_rows(options: Options) -> Any:
     sums, write = row_sums(options, device, maximum_of), row_output(options, device)
     report, results, (put_aside, mask_out, take_back) = (
         row_report(options, device),
-        tile_results(options, device),
+        tile_results(options, device, Format(R.code, W.lanes, R.code)),
         shelf(W),
     )
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed

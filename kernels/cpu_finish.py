@@ -1,0 +1,86 @@
+"""What sixteen rows (eight in float64) come to, all at once: losses, log-normalisers, confidence, entropy, Brier score.
+
+A logarithm takes longer than the classes of a short row, and whatever waits for it keeps the next row from starting. So
+row kernels put the sums of a tile of rows aside, a row a lane, and finish them together.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from .cpu_parts import Options
+from .jit import splice
+from .memory import load, poke, store_part
+from .simd import Format, narrow, select
+
+SUMS = 10
+"""Columns of what is put aside of a row: its maximum, NaN where it holds one; Σ exp(z - top); its weight, 0 where it is
+masked; and the sums that losses and scores are made of."""
+
+
+def tile_format(R: Format) -> Format:
+    """A tile's rows in float64, a row a lane."""
+    return Format("f8", 64 // R.itemsize, "f8")
+
+
+@cache
+def shelf(W: Format) -> Any:
+    """Put the sums of a row aside at `room`, in a lane; mark one as masked; take those of all lanes back."""
+    lanes = W.lanes
+
+    @splice
+    def put_aside(room: Any, lane: Any, state: Any, shift: Any, exact: Any, scores: Any) -> Any:
+        (top, d, weight), (mass, moment, negentropy), (energy, rest, square) = state, exact, scores
+        poke(W, room + 8 * lane, top)
+        poke(W, room + 8 * (lane + lanes), d)
+        poke(W, room + 8 * (lane + 2 * lanes), weight)
+        poke(W, room + 8 * (lane + 3 * lanes), shift)
+        poke(W, room + 8 * (lane + 4 * lanes), mass)
+        poke(W, room + 8 * (lane + 5 * lanes), moment)
+        poke(W, room + 8 * (lane + 6 * lanes), negentropy)
+        poke(W, room + 8 * (lane + 7 * lanes), energy)
+        poke(W, room + 8 * (lane + 8 * lanes), rest)
+        poke(W, room + 8 * (lane + 9 * lanes), square)
+
+    @splice
+    def mask_out(room: Any, lane: Any) -> Any:
+        poke(W, room + 8 * (lane + 2 * lanes), 0.0)
+
+    @splice
+    def take_back(room: Any) -> Any:
+        state = load(W, room, 0), load(W, room, lanes), load(W, room, 2 * lanes)
+        exact = load(W, room, 4 * lanes), load(W, room, 5 * lanes), load(W, room, 6 * lanes)
+        scores = load(W, room, 7 * lanes), load(W, room, 8 * lanes), load(W, room, 9 * lanes)
+        return state, load(W, room, 3 * lanes), exact, scores
+
+    return put_aside, mask_out, take_back
+
+
+def tile_results(options: Options, device: SimpleNamespace, rows: Format) -> Any:
+    """Write what the rows from `number` on come to, where `mask` is set."""
+    R, size, normalizer_of, log = rows, rows.itemsize, device.log_normalizer, device.log
+    loss_of, brier_of, entropy_of = device.loss, device.brier, device.entropy
+    asked, scored = options.result in ("lse", "score"), options.result == "score"
+
+    @splice
+    def results(mask: Any, number: Any, classes: Any, places: Any, sums: Any, terms: Any) -> Any:
+        loss, normalizer, (_, confidence, entropy, _, brier) = places
+        (top, d, weight), shift, exact, scores = sums
+        logd = log(d)
+        if loss:
+            value = loss_of(exact, shift, top, logd, weight, classes, terms)
+            store_part(R, loss + size * number, 0, mask, narrow(R, select(weight == 0.0, 0.0, value)))
+        if asked and normalizer:
+            store_part(R, normalizer + size * number, 0, mask, narrow(R, normalizer_of(top, logd)))
+        if scored:
+            energy, rest, square = scores
+            # top - top is NaN in a row of -inf
+            store_part(R, confidence + size * number, 0, mask, narrow(R, (top - top + 1.0) / d))
+            store_part(R, entropy + size * number, 0, mask, narrow(R, entropy_of(logd, energy / d)))
+            if brier:
+                missed = select(weight == 0.0, 0.0, brier_of(rest / d, square / (d * d)))
+                store_part(R, brier + size * number, 0, mask, narrow(R, missed))
+
+    return results
