@@ -29,7 +29,7 @@ from .simd import Format
 STREAMED_BYTES = 1 << 23
 """Outputs above this size are written past the caches."""
 BUNDLE = 4
-"""Vectors that go through the long formulas of a softcap side by side: one alone waits for each of its steps."""
+"""Vectors that go side by side where the next does not follow at once: one alone waits for each step of a formula."""
 
 _rows, _lanes, _probs, _elements, _tally_binary = (
     lru_cache(maxsize=None)(make)
@@ -78,11 +78,13 @@ def _streamed(x: Array, out: Array | None) -> bool:
 @lru_cache(maxsize=4096)
 def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, streamed: bool) -> tuple[Any, bytes]:
     """The kernel over classes that suits the arrays, and the part of its call that their forms decide."""
-    (dtype, (_, classes, inner), strides), soft = x, target is not None and len(target[1]) == 3
-    side_by_side = _dense(1, x, target, out)
-    fmt, in_rows = logits_format(dtype), side_by_side and classes > FEW_CLASSES
-    if in_rows and flags.transform == "softcap":
-        fmt = replace(fmt, lanes=BUNDLE * fmt.lanes)
+    (dtype, (outer, classes, inner), strides), soft = x, target is not None and len(target[1]) == 3
+    fmt, side_by_side = logits_format(dtype), _dense(1, x, target, out)
+    in_rows, turned = side_by_side and classes > FEW_CLASSES, side_by_side and inner == 1
+    gathered = not (in_rows or turned) and (not _dense(2, x, target, out) or inner < fmt.lanes)
+    lanes = BUNDLE * fmt.lanes
+    if flags.transform == "softcap" if in_rows else not gathered and (outer if turned else inner) >= lanes:
+        fmt = replace(fmt, lanes=lanes)
     aimed = target or flags.result == "score"  # scores without a target are those of masked rows
     options = Options(
         fmt, **flags._asdict(), target="soft" if soft else "hard" if aimed else "",
@@ -90,13 +92,8 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     )  # fmt: skip
     if in_rows:
         kernel = _rows(replace(options, streamed=streamed))
-    elif side_by_side and inner == 1:
-        kernel = _lanes(replace(options, held=True, turned=True))
     else:
-        gathered = not _dense(2, x, target, out) or inner < fmt.lanes
-        if not gathered and inner >= BUNDLE * fmt.lanes:
-            options = replace(options, logits=replace(fmt, lanes=BUNDLE*fmt.lanes), soft=options.soft and replace(options.soft, lanes=BUNDLE*fmt.lanes))
-        kernel = _lanes(replace(options, held=classes <= HELD_CLASSES, gathered=gathered))
+        kernel = _lanes(replace(options, held=turned or classes <= HELD_CLASSES, turned=turned, gathered=gathered))
     steps = *strides, *(target[2] if target and soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))
     return kernel, struct.pack(f"{len(cpu_parts.LAYOUT)}q", inner, classes, *steps)
 

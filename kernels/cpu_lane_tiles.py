@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -65,43 +66,45 @@ def lane_places(options: Options) -> Any:
 
 @cache
 def row_turners(X: Format, R: Format) -> Any:
-    """Read rows of classes that lie side by side to columns, and write columns to such rows."""
-    lanes, size, column = X.lanes, X.itemsize, R.lanes * R.itemsize
+    """Read rows of classes that lie side by side to columns, square by square, and write columns to such rows."""
+    square, size, column = LINE // R.itemsize, X.itemsize, R.lanes * R.itemsize
+    XS, RS, squares = replace(X, lanes=square), replace(R, lanes=square), R.lanes // square
 
     @inline
     def take(room: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
         apart()
-        tile = lanes * row_step
+        tile = squares * square * row_step
         for b in range(0, min(tile, MOST_AHEAD), LINE):
             prefetch(at + max(tile, AHEAD) + b)
-        for c in range(0, classes, lanes):
-            turn_in(X, R, room + c * column, at + c * size, row_step, n, classes - c)
+        for q in range(squares):
+            held, first_row, rows = room + q * LINE, at + q * square * row_step, n - q * square
+            for c in range(0, classes, square):
+                turn_in(XS, RS, held + c * column, column, first_row + c * size, row_step, rows, classes - c)
 
     @inline
     def give(room: Any, at: Any, row_step: Any, n: Any, classes: Any) -> Any:
         apart()
-        for c in range(0, classes, lanes):
-            turn_out(X, R, room + c * column, at + c * size, row_step, n, classes - c)
+        for q in range(squares):
+            held, first_row, rows = room + q * LINE, at + q * square * row_step, n - q * square
+            for c in range(0, classes, square):
+                turn_out(XS, RS, held + c * column, column, first_row + c * size, row_step, rows, classes - c)
 
     return take, give
 
 
 @cache
 def column_copier(X: Format, R: Format) -> Any:
-    """Read columns of classes that lie apart, and ask for those of the next rows.
+    """Read columns of classes that lie apart.
 
     Classes are often a power of two apart, and then all of their lines share a few places in the caches.
     """
-    lanes, column = X.lanes, R.lanes * R.itemsize
+    column = R.lanes * R.itemsize
 
     @inline
-    def copy(room: Any, at: Any, class_step: Any, row_step: Any, mask: Any, whole: Any, classes: Any) -> Any:
+    def copy(room: Any, at: Any, class_step: Any, mask: Any, whole: Any, classes: Any) -> Any:
         apart()
-        ahead = lanes * row_step
         for c in range(classes):
             if whole:
-                for b in range(ahead, 2 * ahead, LINE):
-                    prefetch(at + c * class_step + b)
                 store(R, room + c * column, 0, load(X, at + c * class_step, 0))
             else:
                 store(R, room + c * column, 0, read(X, at + c * class_step, mask))
@@ -109,11 +112,17 @@ def column_copier(X: Format, R: Format) -> Any:
     return copy
 
 
+def tile_ahead(options: Options) -> int:
+    """The bytes of a column that the next rows begin after, where columns are copied whole; 0 elsewhere."""
+    whole = options.held and not (options.turned or options.gathered)
+    return options.logits.lanes * options.logits.itemsize if whole else 0
+
+
 def lane_holder(options: Options) -> Any:
     """Bring a tile of rows to where it is worked on, which for few classes is a copy; and write the output of one."""
     X, R, gathered, held = options.logits, options.real, options.gathered, options.held
     turned, soft, real_size, column = options.turned, options.target == "soft", R.itemsize, R.lanes * R.itemsize
-    lanes = X.lanes
+    lanes, ahead = X.lanes, tile_ahead(options)
     take, give = row_turners(X, R)
     (take_soft, _), copy = row_turners(options.soft or X, R), column_copier(X, R)
 
@@ -122,14 +131,15 @@ def lane_holder(options: Options) -> Any:
         """Where rows, soft targets and output begin, the steps between their classes, and each lane's first logit."""
         if not held:
             lanes_at = at if gathered else iota(X) * x[3] + at
-            return (at, soft_at, out), (x[2], y[2], written[2]), lanes_at
+            return (at, soft_at, out), (x[2], y[2], written[2]), lanes_at, (0, 0)
         lanes_at = iota(X) * real_size + rooms[0]
         if turned:
             take(rooms[0], at, x[1], n, classes)
             if soft:
                 take_soft(rooms[1], soft_at, y[1], n, classes)
-            return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at
-        copy(rooms[0], at, x[2], x[3], first(X, n), not gathered and n == lanes, classes)
-        return (rooms[0], soft_at, out), (column, y[2], written[2]), lanes_at
+            return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at, (0, 0)
+        copy(rooms[0], at, x[2], first(X, n), not gathered and n == lanes, classes)
+        onward = (at + ahead, x[2]) if ahead else (0, 0)
+        return (rooms[0], soft_at, out), (column, y[2], written[2]), lanes_at, onward
 
     return bring, give

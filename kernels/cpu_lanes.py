@@ -15,22 +15,23 @@ from types import SimpleNamespace
 from typing import Any
 
 from .cpu_finish import tile_results
-from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES, lane_holder, lane_places
+from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES, lane_holder, lane_places, tile_ahead
 from .cpu_parts import Options, arguments, device_functions
 from .jit import inline, kernel, splice
 from .memory import (
     any_set,
     first,
-    gather_index,
+    load_indices,
     load_part,
     peek,
+    prefetch,
     read,
-    scatter_index,
+    store_indices,
     write,
 )
 from .reductions import lowest
-from .simd import Format, apart, as_index, following, full, full_index, full_wide, iota, maximum, narrow, select, wide
-from .tiles import hold
+from .simd import Format, apart, as_index, following, full, full_index, full_wide, maximum, narrow, select, wide
+from .tiles import LINE, hold
 
 BLOCK = 32
 """Classes whose maximum is found before they are added up."""
@@ -53,7 +54,7 @@ def lane_maximum(X: Format, line: Any, bend: Any) -> Any:
     return maximum_of
 
 
-def lane_block(options: Options, device: SimpleNamespace) -> Any:
+def lane_block(options: Options, device: SimpleNamespace, ahead: int) -> Any:
     """Sums over some classes, relative to a reference; of scores, also ranks, the maximum and its place.
 
     What the options do not ask for comes back as 0: a function of its own would hand it over through memory.
@@ -65,7 +66,7 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
     @inline
     def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, ref: Any, aimed: Any, best: Any, curve: Any) -> Any:
         apart()
-        at, soft_at, class_weight = row
+        at, soft_at, class_weight, (onward, class_step) = row
         target, z_target = aimed
         zero, zeros, minus = full(X, 0.0), full_wide(X, 0.0), full(X, -0.0)
         sums = (minus, zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
@@ -75,6 +76,8 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
         while start < end:
             stop = min(start + STRETCH, end)
             for c in range(start, stop):
+                for b in range(0, ahead, LINE):
+                    prefetch(onward + c * class_step + b)
                 z = transform(read(X, at + c * steps[0], mask), curve)
                 if soft:
                     y = read(Y, soft_at + c * steps[1], mask)
@@ -97,11 +100,11 @@ def lane_block(options: Options, device: SimpleNamespace) -> Any:
     return sums_of
 
 
-def lane_sums(options: Options, device: SimpleNamespace) -> Any:
+def lane_sums(options: Options, device: SimpleNamespace, ahead: int) -> Any:
     """Sums over all classes, relative to each lane's maximum."""
     X, hard, scored = options.logits, options.target == "hard", options.result == "score"
     maximum_of, sums_of, rescale = (
-        lane_maximum(X, device.line, device.bend), lane_block(options, device), device.rescale,
+        lane_maximum(X, device.line, device.bend), lane_block(options, device, ahead), device.rescale,
     )  # fmt: skip
 
     @splice
@@ -145,7 +148,7 @@ def lane_writer(options: Options, device: SimpleNamespace, O: Any) -> Any:
     def outputs(row: Any, steps: Any, mask: Any, active: Any, out: Any, out_step: Any, classes: Any, target: Any,
                 top: Any, factors: Any, curve: Any) -> Any:  # fmt: skip
         apart()
-        at, soft_at, class_weight = row
+        at, soft_at, class_weight, _ = row
         for c in range(classes):
             z = transform(read(X, at + c * steps[0], mask), curve)
             y = read(Y, soft_at + c * steps[1], mask) if soft else z
@@ -190,11 +193,11 @@ def lane_report(options: Options, device: SimpleNamespace) -> Any:
             holds, first_nan, amid = amid_nan(at, step, mask, classes, aimed, curve)
             winner, before = select(holds, first_nan, winner), select(holds, amid, before)
         if scored:
-            (prediction, _, _, rank, _), lanes = to, iota(X) * 8
-            scatter_index(X, lanes + (prediction + 8 * number), mask, winner)
+            prediction, _, _, rank, _ = to
+            store_indices(X, prediction + 8 * number, mask, winner)
             if rank:
                 ranks = select(aimed[0] < 0, full_index(X, -1), before)
-                scatter_index(X, lanes + (rank + 8 * number), mask, ranks)
+                store_indices(X, rank + 8 * number, mask, ranks)
         return select(holds, math.nan, wide(top))
 
     return report
@@ -207,7 +210,7 @@ def lane_target(options: Options, device: SimpleNamespace) -> Any:
     @splice
     def aim(at: Any, step: Any, mask: Any, targets: Any, classes: Any, ignore_index: Any, class_weight: Any,
             weight: Any, curve: Any) -> Any:  # fmt: skip
-        target = gather_index(X, iota(X) * 8 + targets, mask)
+        target = load_indices(X, targets, mask)
         active = mask & (target != ignore_index) & (weight != 0.0)
         bad = active & ((target < 0) | (target >= classes))
         active = active & ~bad
@@ -226,7 +229,7 @@ def make_lanes(options: Options) -> Any:
     device, X, R, size = device_functions(options), options.logits, options.real, options.real.itemsize
     held, turned, soft = options.held, options.turned, options.target == "soft"
     seen = replace(options, logits=R if held else X, soft=options.soft and (R if turned else options.soft))
-    sums, outputs = lane_sums(seen, device), lane_writer(seen, device, R if turned else X)
+    sums, outputs = lane_sums(seen, device, tile_ahead(options)), lane_writer(seen, device, R if turned else X)
     report, aim, unpack = lane_report(seen, device), lane_target(seen, device), arguments(R)
     places, (bring, give) = lane_places(options), lane_holder(options)
     results, log, factors_of = tile_results(seen, device, R), device.log, device.factors
@@ -241,10 +244,10 @@ def make_lanes(options: Options) -> Any:
         while number < hi:
             n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
             mask, weight = first(X, n), full_wide(X, 1.0)
-            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at = bring(
+            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at, onward = bring(
                 rooms, at, soft_at, written, at_x, at_y, at_out, n, classes
             )
-            row, steps = (at, soft_at, class_weight), (x_step, y_step)
+            row, steps = (at, soft_at, class_weight, onward), (x_step, y_step)
             if sample_weight:
                 weight = wide(load_part(R, sample_weight + size * number, 0, mask))
             active = mask & (weight != 0.0)

@@ -12,9 +12,9 @@ from .cpu_lane_tiles import lane_places, lane_positions
 from .cpu_parts import Options
 from .element_parts import SETTINGS
 from .jit import inline, kernel, splice
-from .memory import any_set, first, gather_index, load_part, peek, read, store_part, write
+from .memory import any_set, first, load_indices, load_part, peek, read, store_part, write
 from .reductions import least, lowest
-from .simd import apart, full_index, full_wide, iota, narrow, select, wide
+from .simd import apart, full_index, full_wide, narrow, select, wide
 
 INTEGERS = (
     "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "
@@ -125,7 +125,7 @@ def make_probs(options: Options) -> Any:
                 weight = wide(load_part(R, sample_weight + size * number, 0, mask))
             active = mask & (weight != 0.0)
             if hard:
-                target = gather_index(X, iota(X) * 8 + (targets + 8 * number), mask)
+                target = load_indices(X, targets + 8 * number, mask)
                 active = active & (target != ignore_index)
                 bad = active & ((target < 0) | (target >= classes))
                 if any_set(bad):

@@ -340,21 +340,27 @@ def poke_real(_typingctx: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
-def gather_index(_typingctx: Any, fmt: Any, addresses: Any, mask: Any) -> Any:
-    """The int64s at a vector of addresses, where `mask` is set; 0 elsewhere."""
+def load_indices(_typingctx: Any, fmt: Any, address: Any, mask: Any) -> Any:
+    """The int64s from an address on, where `mask` is set; 0 elsewhere."""
     kind = fmt.vector.of("i8")
-    return kind(fmt, addresses, mask), lambda context, builder, sig, args: _gather(builder, kind.ir, args[1], args[2])
+
+    def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[1], kind.ir.as_pointer())
+        return llvm(builder, "llvm.masked.load.*.p0", kind.ir, pointer, I32(1), args[2], ir.Constant(kind.ir, None))
+
+    return kind(fmt, types.int64, mask), codegen
 
 
 @intrinsic
-def scatter_index(_typingctx: Any, fmt: Any, addresses: Any, mask: Any, value: Any) -> Any:
-    """Write int64s at a vector of addresses, where `mask` is set."""
+def store_indices(_typingctx: Any, fmt: Any, address: Any, mask: Any, value: Any) -> Any:
+    """Write int64s from an address on, where `mask` is set."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        _scatter(builder, args[1], args[2], args[3])
+        pointer = builder.inttoptr(args[1], args[3].type.as_pointer())
+        llvm(builder, "llvm.masked.store.*.p0", ir.VoidType(), args[3], pointer, I32(1), args[2])
         return context.get_dummy_value()
 
-    return types.void(fmt, addresses, mask, value), codegen
+    return types.void(fmt, types.int64, mask, value), codegen
 
 
 @intrinsic

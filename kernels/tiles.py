@@ -38,36 +38,38 @@ def _places(builder: Any, fmt: FormatType, args: Any) -> Any:
         yield pointer_to(builder, fmt, at, I64(0), fmt.memory), leading(builder, fmt.format.lanes, there)
 
 
-def _columns(builder: Any, real: FormatType, held: Any) -> list[Any]:
-    """Where the columns of a tile are held."""
-    lanes = real.format.lanes
-    return [pointer_to(builder, real, held, I64(k * lanes), real.memory) for k in range(lanes)]
+def _columns(builder: Any, real: FormatType, held: Any, apart: Any) -> list[Any]:
+    """Where the columns of a tile are held, so many bytes apart."""
+    places = [builder.add(held, builder.mul(apart, I64(k))) for k in range(real.format.lanes)]
+    return [pointer_to(builder, real, place, I64(0), real.memory) for place in places]
 
 
 @intrinsic
-def turn_in(_typingctx: Any, fmt: Any, real: Any, held: Any, address: Any, step: Any, rows: Any, columns: Any) -> Any:
-    """Read up to a tile of `rows`, a step apart, and hold its columns one after the other; 0 where there is nothing."""
+def turn_in(_typingctx: Any, fmt: Any, real: Any, held: Any, apart: Any, address: Any, step: Any, rows: Any,
+            columns: Any) -> Any:  # fmt: skip
+    """Read up to a square of `rows`, a step apart, and hold its columns, `apart` bytes apart; 0 where there is none."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        rows = [load_masked(builder, fmt, at, mask) for at, mask in _places(builder, fmt, args[3:])]
-        for column, at in zip(_turned(builder, rows), _columns(builder, real, args[2]), strict=True):
+        rows = [load_masked(builder, fmt, at, mask) for at, mask in _places(builder, fmt, args[4:])]
+        for column, at in zip(_turned(builder, rows), _columns(builder, real, args[2], args[3]), strict=True):
             builder.store(column, at, align=LINE)
         return context.get_dummy_value()
 
-    return types.void(fmt, real, *[types.int64] * 5), codegen
+    return types.void(fmt, real, *[types.int64] * 6), codegen
 
 
 @intrinsic
-def turn_out(_typingctx: Any, fmt: Any, real: Any, held: Any, address: Any, step: Any, rows: Any, columns: Any) -> Any:
+def turn_out(_typingctx: Any, fmt: Any, real: Any, held: Any, apart: Any, address: Any, step: Any, rows: Any,
+             columns: Any) -> Any:  # fmt: skip
     """Write the columns that are held as rows, a step apart."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        columns = [builder.load(at, align=LINE) for at in _columns(builder, real, args[2])]
-        for row, (at, mask) in zip(_turned(builder, columns), _places(builder, fmt, args[3:]), strict=True):
+        columns = [builder.load(at, align=LINE) for at in _columns(builder, real, args[2], args[3])]
+        for row, (at, mask) in zip(_turned(builder, columns), _places(builder, fmt, args[4:]), strict=True):
             store_masked(builder, fmt, at, mask, row)
         return context.get_dummy_value()
 
-    return types.void(fmt, real, *[types.int64] * 5), codegen
+    return types.void(fmt, real, *[types.int64] * 6), codegen
 
 
 @intrinsic(prefer_literal=True)
