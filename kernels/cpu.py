@@ -21,7 +21,7 @@ from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
 from .cpu_parts import Options
 from .cpu_probs import make_probs
-from .cpu_rows import make_rows
+from .cpu_rows import BLOCK, make_rows
 from .element_parts import settings_of
 from .row_parts import Flags
 from .simd import Format
@@ -91,7 +91,12 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
         soft=replace(memory_format(target[0], fmt.real), lanes=fmt.lanes) if target and soft else None,
     )  # fmt: skip
     if in_rows:
-        kernel = _rows(replace(options, streamed=streamed))
+        kept = (
+            classes <= BLOCK
+            and flags.output in ("gradient", "softmax")
+            and (fmt.itemsize == 2 or flags.transform == "softcap")
+        )
+        kernel = _rows(replace(options, streamed=streamed, kept=kept))
     else:
         kernel = _lanes(replace(options, held=turned or classes <= HELD_CLASSES, turned=turned, gathered=gathered))
     steps = *strides, *(target[2] if target and soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))

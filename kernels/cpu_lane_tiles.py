@@ -93,21 +93,31 @@ def row_turners(X: Format, R: Format) -> Any:
 
 
 @cache
-def column_copier(X: Format, R: Format) -> Any:
-    """Read columns of classes that lie apart.
+def column_copier(X: Format, R: Format, gathered: Any) -> Any:
+    """Read columns of classes that lie apart: where rows lie side by side and a tile is whole, without a mask.
 
     Classes are often a power of two apart, and then all of their lines share a few places in the caches.
     """
-    column = R.lanes * R.itemsize
+    lanes, column = X.lanes, R.lanes * R.itemsize
 
     @inline
-    def copy(room: Any, at: Any, class_step: Any, mask: Any, whole: Any, classes: Any) -> Any:
+    def some(room: Any, at: Any, class_step: Any, mask: Any, classes: Any) -> Any:
         apart()
         for c in range(classes):
-            if whole:
-                store(R, room + c * column, 0, load(X, at + c * class_step, 0))
-            else:
-                store(R, room + c * column, 0, read(X, at + c * class_step, mask))
+            store(R, room + c * column, 0, read(X, at + c * class_step, mask))
+
+    @inline
+    def every(room: Any, at: Any, class_step: Any, classes: Any) -> Any:
+        apart()
+        for c in range(classes):
+            store(R, room + c * column, 0, load(X, at + c * class_step, 0))
+
+    @splice
+    def copy(room: Any, at: Any, class_step: Any, n: Any, classes: Any) -> Any:
+        if gathered or n < lanes:
+            some(room, at, class_step, first(X, n), classes)
+        else:
+            every(room, at, class_step, classes)
 
     return copy
 
@@ -122,9 +132,9 @@ def lane_holder(options: Options) -> Any:
     """Bring a tile of rows to where it is worked on, which for few classes is a copy; and write the output of one."""
     X, R, gathered, held = options.logits, options.real, options.gathered, options.held
     turned, soft, real_size, column = options.turned, options.target == "soft", R.itemsize, R.lanes * R.itemsize
-    lanes, ahead = X.lanes, tile_ahead(options)
+    ahead = tile_ahead(options)
     take, give = row_turners(X, R)
-    (take_soft, _), copy = row_turners(options.soft or X, R), column_copier(X, R)
+    (take_soft, _), copy = row_turners(options.soft or X, R), column_copier(X, R, gathered)
 
     @splice
     def bring(rooms: Any, at: Any, soft_at: Any, out: Any, x: Any, y: Any, written: Any, n: Any, classes: Any) -> Any:
@@ -138,7 +148,7 @@ def lane_holder(options: Options) -> Any:
             if soft:
                 take_soft(rooms[1], soft_at, y[1], n, classes)
             return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at, (0, 0)
-        copy(rooms[0], at, x[2], first(X, n), not gathered and n == lanes, classes)
+        copy(rooms[0], at, x[2], n, classes)
         onward = (at + ahead, x[2]) if ahead else (0, 0)
         return (rooms[0], soft_at, out), (column, y[2], written[2]), lanes_at, onward
 

@@ -89,7 +89,7 @@ def lane_block(options: Options, device: SimpleNamespace, ahead: int) -> Any:
                     before = before + as_index(z >= select(k < target, z_target, above))
                     higher = z > most
                     most, winner = select(higher, z, most), select(higher, k, winner)
-                sums = step(z, mask, hot, ref, y, w, sums)
+                _, sums = step(z, mask, hot, ref, y, w, sums)
             start, sums = stop, fold(sums)
         _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         smooth = (wide(shift), wide(seen)) if smoothed else (0.0, 0.0)

@@ -12,7 +12,7 @@ import numpy as np
 from . import numerics, simd
 from .calls import integers, reals
 from .jit import inline, splice
-from .row_parts import Flags, curves, output_factors, output_value, row_loss
+from .row_parts import Flags, curves, kept_value, output_factors, output_value, row_loss
 from .simd import Format, fma, full, maximum, narrow, select, wide
 
 
@@ -30,6 +30,7 @@ class Options:
     transform: str = ""
     output: str = ""
     streamed: bool = False  # write the output past the caches
+    kept: bool = False  # row kernels: few classes, whose exponentials are kept for the output
     gathered: bool = False  # lane kernels: rows that do not lie side by side
     held: bool = False  # lane kernels: few classes, which are copied before they are worked on
     turned: bool = False  # lane kernels: few classes that lie side by side, turned as they are copied
@@ -95,6 +96,7 @@ def device_functions(options: Options) -> SimpleNamespace:
     device.value = output_value(
         options, splice, simd, real, _rough(term, real) if options.logits.itemsize == 2 else exp
     )
+    device.kept_value = kept_value(options, splice, simd, real)
     device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)
     return device
 
@@ -107,7 +109,7 @@ def _rough(term: Any, real: Any) -> Any:
 
 
 def _step(options: Options, term: Any, log: Any) -> Any:
-    """One vector's share in the sums over classes.
+    """One vector's exponentials, and the sums over classes with its share.
 
     A scored target (`hot`) is left out of `rest` and `square`, which make its Brier score: 1 - p would cancel.
     """
@@ -138,7 +140,7 @@ def _step(options: Options, term: Any, log: Any) -> Any:
             other = select(hot, 0.0, e)
             rest = rest + other
             square = fma(other, other, square)
-        return pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square
+        return e, (pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square)
 
     return step
 

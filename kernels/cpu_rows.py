@@ -37,6 +37,8 @@ from .tiles import hold
 
 BLOCK = 2048
 AHEAD = 4096  # bytes
+KEPT = BLOCK + 64
+"""Room for the exponentials of a row that is one block, to the end of a vector."""
 STRETCH = 256
 """Classes whose exponentials are added up in the arithmetic type."""
 
@@ -71,13 +73,13 @@ def class_loaders(options: Options, transform: Any) -> Any:
 
     @splice
     def whole(row: Any, k: Any, curve: Any) -> Any:
-        p, q, v = row
+        p, q, v, _ = row
         z = transform(load(X, p, k), curve)
         return z, load(Y, q, k) if soft else z, load(R, v, k) if weighted else z
 
     @splice
     def part(row: Any, k: Any, mask: Any, curve: Any) -> Any:
-        p, q, v = row
+        p, q, v, _ = row
         z = transform(load_part(X, p, k, mask), curve)
         return z, load_part(Y, q, k, mask) if soft else z, load_part(R, v, k, mask) if weighted else z
 
@@ -85,15 +87,24 @@ def class_loaders(options: Options, transform: Any) -> Any:
 
 
 def vector_step(options: Options, device: SimpleNamespace) -> Any:
-    """Add one vector's classes to the sums, count what ranks before the target, and look at a vector ahead."""
-    scored, step = options.result == "score", device.step
+    """Add one vector's classes to the sums, count what ranks before the target, and look at a vector ahead.
+
+    Exponentials that are kept for the output go to `at`, and so do logits that have been bent.
+    """
+    R, size, scored, step = options.real, options.real.itemsize, options.result == "score", device.step
+    kept, capped = options.kept, options.transform == "softcap"
 
     @splice
-    def add(z: Any, y: Any, w: Any, ahead: Any, valid: Any, hot: Any, ref: Any, limit: Any, state: Any) -> Any:
+    def add(z: Any, y: Any, w: Any, ahead: Any, valid: Any, hot: Any, ref: Any, limit: Any, state: Any, at: Any) -> Any:
         sums, peak, before = state
         if scored:
             before += count(valid & (z >= limit))
-        return step(z, valid, hot, ref, y, w, sums), maximum(ahead, peak), before
+        e, sums = step(z, valid, hot, ref, y, w, sums)
+        if kept:
+            store(R, at, 0, e)
+        if kept and capped:
+            store(R, at + KEPT * size, 0, z)
+        return sums, maximum(ahead, peak), before
 
     return add
 
@@ -106,6 +117,7 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
     """
     X, soft, soft_size = options.logits, options.target == "soft", (options.soft or options.logits).itemsize
     lanes, size, line, scored = X.lanes, X.itemsize, device.line, options.result == "score"
+    real_size = options.real.itemsize
     (load_whole, load_some), add = class_loaders(options, device.transform), vector_step(options, device)
 
     @splice
@@ -119,14 +131,16 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
         if soft:
             prefetch(row[1] + k * soft_size + 2 * AHEAD)
         z, y, w = load_whole(row, k, curve)
-        return add(z, y, w, line(load(X, onward, k), curve), first(X, lanes), hot, ref, limit, state)
+        return add(
+            z, y, w, line(load(X, onward, k), curve), first(X, lanes), hot, ref, limit, state, row[3] + k * real_size
+        )
 
     @inline
     def part(row: Any, onward: Any, k: Any, n: Any, gap: Any, limits: Any, ref: Any, state: Any, curve: Any) -> Any:
         mask, (hot, limit) = first(X, n), near(gap, limits)
         z, y, w = load_some(row, k, mask, curve)
         z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
-        return add(z, y, w, ahead, mask, hot, ref, limit, state)
+        return add(z, y, w, ahead, mask, hot, ref, limit, state, row[3] + k * real_size)
 
     return near, away, part
 
@@ -214,23 +228,46 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
     return sums
 
 
+def row_values(options: Options, device: SimpleNamespace) -> Any:
+    """A vector of the output, whole or in part: from the logits, or from exponentials that were kept."""
+    R, size, kept, capped = options.real, options.real.itemsize, options.kept, options.transform == "softcap"
+    (load_whole, load_some), value, kept_value = (
+        class_loaders(options, device.transform), device.value, device.kept_value,
+    )  # fmt: skip
+
+    @splice
+    def made(row: Any, k: Any, loaded: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
+        z, y, w = loaded
+        if kept:
+            z = load(R, row[3] + KEPT * size, k) if capped else z
+            return kept_value(load(R, row[3], k), z, y, w, hot, factors, curve)
+        return value(z, y, w, hot, top, factors, curve)
+
+    @splice
+    def whole(row: Any, k: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
+        return made(row, k, load_whole(row, k, curve), hot, top, factors, curve)
+
+    @splice
+    def part(row: Any, k: Any, mask: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
+        return made(row, k, load_some(row, k, mask, curve), hot, top, factors, curve)
+
+    return whole, part
+
+
 def row_writer(options: Options, device: SimpleNamespace) -> Any:
-    """Write a row of the output; `factors` as `cpu_parts` describes them."""
+    """Write a row of the output; `factors` as `row_parts` describes them."""
     X, lanes, size, streamed = options.logits, options.logits.lanes, options.logits.itemsize, options.streamed
-    width, value = float(lanes), device.value
-    load_whole, load_some = class_loaders(options, device.transform)
+    width, (whole_value, part_value) = float(lanes), row_values(options, device)
 
     @inline
     def part(row: Any, out: Any, k: Any, n: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
         mask = first(X, n)
-        z, y, w = load_some(row, k, mask, curve)
         hot = ramp(X) == full(X, target - k)
-        store_part(X, out, k, mask, value(z, y, w, hot, top, factors, curve))
+        store_part(X, out, k, mask, part_value(row, k, mask, hot, top, factors, curve))
 
     @splice
     def whole(row: Any, out: Any, k: Any, gap: Any, top: Any, factors: Any, curve: Any) -> Any:
-        z, y, w = load_whole(row, k, curve)
-        g = value(z, y, w, ramp(X) == gap, top, factors, curve)
+        g = whole_value(row, k, ramp(X) == gap, top, factors, curve)
         if streamed:
             stream(X, out, k, g)
         else:
@@ -325,14 +362,15 @@ def make_rows(options: Options) -> Any:
         shelf(W),
     )
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
+    columns = (KEPT // R.lanes if options.kept else 1) * (2 if options.transform == "softcap" else 1)
 
     @kernel(options)
     def rows(call: Any, lo: Any, hi: Any) -> Any:
         (inner, classes), (at_x, at_y, at_out), given, places, curve, terms = unpack(call)
         class_weight, sample_weight, ignore_index = given
-        room, span, peak, ready = hold(W, SUMS), length(classes), narrow(R, math.nan), -1
+        room, held, span, peak, ready = hold(W, SUMS), hold(R, columns), length(classes), narrow(R, math.nan), -1
         for number in range(lo, hi):
-            row = place(number, inner, at_x), place(number, inner, at_y), class_weight
+            row = place(number, inner, at_x), place(number, inner, at_y), class_weight, held
             written, lane = place(number, inner, at_out), (number - lo) & (lanes - 1)
             weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
             target, z_target, mass = -1, narrow(R, math.nan), 0.0

@@ -42,19 +42,17 @@ def curves(options: Any, jit: Jit, ops: Any, real: Any, *, inline: Jit) -> Any:
     return jit(lambda x, curve: bend(x * curve[0], curve)), scale, bend
 
 
-def output_value(options: Any, jit: Jit, ops: Any, real: Any, exp: Any) -> Any:
-    """The output: softmax, log-softmax, or the gradient gain·e^(z - top) - hit·y - uniform·w."""
+def kept_value(options: Any, jit: Jit, ops: Any, real: Any) -> Any:
+    """The output from e = exp(z - top): softmax gain·e, or the gradient gain·e - hit·y - uniform·w."""
     gradient, hard = options.output == "gradient", options.target == "hard"
     soft, weighted, smoothed = options.target == "soft", options.weighted, options.smoothed
-    logarithmic, capped = options.output == "log_softmax", options.transform == "softcap"
+    capped = options.transform == "softcap"
     select, absolute, zero, one, infinite = ops.select, ops.absolute, real(0), real(1), real(math.inf)
 
     @jit
-    def value(z: Any, y: Any, w: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
+    def value(e: Any, z: Any, y: Any, w: Any, hot: Any, factors: Any, curve: Any) -> Any:
         gain, hit, uniform = factors
-        if logarithmic:
-            return (z - top) - gain
-        g = exp(z - top) * gain
+        g = e * gain
         if gradient:
             if hard:
                 g = select(hot, g - hit, g)
@@ -66,6 +64,19 @@ def output_value(options: Any, jit: Jit, ops: Any, real: Any, exp: Any) -> Any:
                 ratio = z * curve[2]
                 g = g * select(absolute(z) == infinite, zero, one - ratio * ratio)
         return g
+
+    return value
+
+
+def output_value(options: Any, jit: Jit, ops: Any, real: Any, exp: Any) -> Any:
+    """The output from z: that of `kept_value`, or log-softmax."""
+    logarithmic, of_kept = options.output == "log_softmax", kept_value(options, jit, ops, real)
+
+    @jit
+    def value(z: Any, y: Any, w: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
+        if logarithmic:
+            return (z - top) - factors[0]
+        return of_kept(exp(z - top), z, y, w, hot, factors, curve)
 
     return value
 
