@@ -122,13 +122,14 @@ def _bind(
     views = {**reads, **writes}
     for name, array in views.items():
         views[name] = array.reshape(normal)
+    given = {**views, **rows, **plan.fixed}
     if plan.partial is None:
-        return bind(**views, **rows, **plan.fixed), _NOTHING
+        return bind(**given), _NOTHING
     if plan.problem.form == "elements":
         sums = np.empty((units, *plan.partial))
-        return bind(**views, **rows, **plan.fixed, sums=sums), sums
+        return bind(**given, sums=sums), sums
     sums = np.empty((-(-units // block), *plan.partial))
-    return bind(**views, **rows, **plan.fixed, sums=sums, block=block), sums
+    return bind(**given, sums=sums, block=block), sums
 
 
 _NOTHING = np.empty(0)

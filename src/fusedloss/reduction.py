@@ -12,6 +12,7 @@ from .check import Problem, output
 from .plan import named, plan, run
 
 _FLOAT64 = np.dtype(np.float64)
+_sum = np.add.reduce  # in pairs, whose order is fixed
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -92,7 +93,7 @@ def _element_weight(problem: Problem) -> float:
 
 
 def _total(values: Array) -> float:
-    return float(np.add.reduce(values, None, _FLOAT64))
+    return float(_sum(values, None, _FLOAT64))
 
 
 def _reduced(problem: Problem, loss: Array | None, total: Any, divisor: float) -> Any:
