@@ -13,17 +13,23 @@ from numba.extending import intrinsic
 
 from .simd import ELEMENT, I64
 
+CALL = types.int64, types.int64, types.int64
+"""What a kernel is called with: the address of its arguments and a range. Numba need not look at them every time."""
+
 Run = Callable[[int, int], int]
 Array = np.ndarray[Any, Any]
 
 
 _HEAD = object.__basicsize__
 """NumPy's C interface: the pointer to an array's data comes right after the head that every object has."""
+_BYTES = bytes.__basicsize__ - 1
+"""Python's: bytes begin where their object would end if it held none but the closing zero."""
+_pointer_at = ctypes.c_void_p.from_address
 
 
 def address(array: Array | None) -> int:
     """Where an array begins; 0 for none. Read as C reads it: the array interface takes five times as long."""
-    return 0 if array is None else ctypes.c_void_p.from_address(id(array) + _HEAD).value or 0
+    return 0 if array is None else _pointer_at(id(array) + _HEAD).value or 0
 
 
 def pack(integers: Sequence[str], reals: Sequence[str], values: dict[str, Any]) -> bytes:
@@ -33,11 +39,10 @@ def pack(integers: Sequence[str], reals: Sequence[str], values: dict[str, Any]) 
 
 
 def bound(kernel: Any, call: bytes, *kept: Any) -> Run:
-    """A kernel with its packed call, and the arrays it points into kept alive."""
-    buffer = ctypes.create_string_buffer(call, len(call))
-    at = ctypes.addressof(buffer)
+    """A kernel with its packed call, which it only reads, and the arrays it points into kept alive."""
+    at = id(call) + _BYTES
 
-    def run(lo: int, hi: int, _kept: Any = (buffer, kept)) -> int:
+    def run(lo: int, hi: int, _kept: Any = (call, kept)) -> int:
         return kernel(at, lo, hi)
 
     return run

@@ -7,15 +7,16 @@ side go to `cpu_rows`; few classes, another class axis or any other strides go t
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
-from .calls import Array, Run, address, bound, pack
+from .calls import CALL, Array, Run, address, bound, pack
 from .cpu_elements import ElementOptions, make_elements
 from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
@@ -54,11 +55,16 @@ def logits_format(dtype: np.dtype[Any]) -> Format:
 
 Form = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...]]
 _PLACES = struct.Struct(f"{len(cpu_parts.PLACES)}q{len(cpu_parts.REALS)}d")
+_NO_SCORES = (0,) * (len(cpu_parts.PLACES) - cpu_parts.PLACES.index("log_normalizer"))
+_PLAIN = 0.0, 0.0, 1.0, 1.0, 1.0, 0.0
+
+
+_form_of: Callable[[Array], Form] = attrgetter("dtype", "shape", "strides")
 
 
 def _form(array: Array | None) -> Form | None:
-    """All of an array that a kernel is chosen by: dtype, shape, strides."""
-    return None if array is None else (array.dtype, array.shape, array.strides)
+    """All of an array that a kernel is chosen by."""
+    return None if array is None else _form_of(array)
 
 
 def _dense(axis: int, *forms: Form | None) -> bool:
@@ -73,6 +79,9 @@ def _streamed(x: Array, out: Array | None) -> bool:
         and address(out) % out.itemsize == 0
         and not any(s % out.itemsize for s in out.strides)
     )
+
+
+_flags = lru_cache(maxsize=256)(Flags)
 
 
 @lru_cache(maxsize=4096)
@@ -100,26 +109,21 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     else:
         kernel = _lanes(replace(options, held=turned or classes <= HELD_CLASSES, turned=turned, gathered=gathered))
     steps = *strides, *(target[2] if target and soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))
-    return kernel, struct.pack(f"{len(cpu_parts.LAYOUT)}q", inner, classes, *steps)
+    return kernel.compile(CALL), struct.pack(f"{len(cpu_parts.LAYOUT)}q", inner, classes, *steps)
 
 
 def _over_classes(
-    flags: Flags, x: Array, target: Array | None, out: Array | None, *, class_weight: Array | None = None,
-    sample_weight: Array | None = None, ignore_index: int = 0, loss: Array | None = None,
-    log_normalizer: Array | None = None, prediction: Array | None = None, confidence: Array | None = None,
-    entropy: Array | None = None, rank: Array | None = None, brier: Array | None = None, label_smoothing: float = 0.0,
-    z_loss: float = 0.0, logit_scale: float = 1.0, softcap: float | None = None, grad_scale: float = 1.0,
-    weight_total: float = 0.0,
+    flags: Flags, x: Array, target: Array | None, out: Array | None, loss: Array | None = None,
+    scores: Sequence[Array | None] = (), class_weight: Array | None = None, sample_weight: Array | None = None,
+    ignore_index: int = 0, reals: tuple[float, ...] = _PLAIN,
 ) -> Run:  # fmt: skip
-    """Bind the kernel over classes that suits the arrays."""
+    """Bind the kernel over classes that suits the arrays: its scores from the log-normaliser on, its REALS."""
     kernel, layout = _fitted(flags, _form(x), _form(target), _form(out), _streamed(x, out))
-    results = loss, log_normalizer, prediction, confidence, entropy, rank, brier
-    reals = label_smoothing, z_loss, logit_scale, softcap or 1.0, grad_scale * logit_scale, weight_total
     places = _PLACES.pack(
         address(x), address(target), address(out), address(class_weight), address(sample_weight), ignore_index,
-        *[address(array) for array in results], *reals,
+        address(loss), *(map(address, scores) if scores else _NO_SCORES), *reals,
     )  # fmt: skip
-    return bound(kernel, layout + places, x, target, out, class_weight, sample_weight, results)
+    return bound(kernel, layout + places, x, target, out, class_weight, sample_weight, loss, scores)
 
 
 def _curve(logit_scale: float, softcap: float | None) -> str:
@@ -128,25 +132,24 @@ def _curve(logit_scale: float, softcap: float | None) -> str:
 
 
 def cross_entropy(x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
-                  label_smoothing: float, logit_scale: float, softcap: float | None, **given: Any) -> Run:  # fmt: skip
+                  sample_weight: Array | None, ignore_index: int, label_smoothing: float, z_loss: float,
+                  logit_scale: float, softcap: float | None, grad_scale: float) -> Run:  # fmt: skip
     """Bind the cross-entropy of logits with hard or soft targets, and its gradient."""
-    flags = Flags(
-        "loss", smoothed=label_smoothing != 0.0, transform=_curve(logit_scale, softcap),
-        weighted=class_weight is not None and (label_smoothing != 0.0 or target.ndim == 3),
-        output="" if grad is None else "gradient",
-    )  # fmt: skip
-    total = float(x.shape[1]) if class_weight is None else float(class_weight.sum(dtype=np.float64))
-    return _over_classes(
-        flags, x, target, grad, loss=loss, class_weight=class_weight, label_smoothing=label_smoothing,
-        logit_scale=logit_scale, softcap=softcap, weight_total=total, **given,
-    )  # fmt: skip
+    smoothed, output = label_smoothing != 0.0, "" if grad is None else "gradient"
+    weighted = class_weight is not None and (smoothed or target.ndim == 3)
+    flags = _flags("loss", weighted, smoothed, False, _curve(logit_scale, softcap), output)
+    total = x.shape[1] if class_weight is None else class_weight.sum(dtype=np.float64)
+    reals = label_smoothing, z_loss, logit_scale, softcap or 1.0, grad_scale * logit_scale, total
+    return _over_classes(flags, x, target, grad, loss, (), class_weight, sample_weight, ignore_index, reals)
 
 
-def kl_divergence(x: Array, target: Array, loss: Array, grad: Array | None, *, logit_scale: float, **given: Any) -> Run:
+def kl_divergence(x: Array, target: Array, loss: Array, grad: Array | None, *, sample_weight: Array | None,
+                  logit_scale: float, grad_scale: float) -> Run:  # fmt: skip
     """Bind KL(target ‖ softmax(logits)) and its gradient."""
     output = "" if grad is None else "gradient"
     flags = Flags("loss", divergence=True, transform=_curve(logit_scale, None), output=output)
-    return _over_classes(flags, x, target, grad, loss=loss, logit_scale=logit_scale, **given)
+    reals = 0.0, 0.0, logit_scale, 1.0, grad_scale * logit_scale, 0.0
+    return _over_classes(flags, x, target, grad, loss, sample_weight=sample_weight, reals=reals)
 
 
 def softmax(x: Array, out: Array) -> Run:
@@ -161,14 +164,17 @@ def log_softmax(x: Array, out: Array) -> Run:
 
 def logsumexp(x: Array, out: Array) -> Run:
     """Bind lse."""
-    return _over_classes(Flags("lse"), x, None, None, log_normalizer=out)
+    return _over_classes(Flags("lse"), x, None, None, scores=(out, None, None, None, None, None))
 
 
-def score(x: Array, target: Array | None, *, logit_scale: float, softcap: float | None, nll: Array | None,
-          **given: Any) -> Run:  # fmt: skip
+def score(x: Array, target: Array | None, *, ignore_index: int, logit_scale: float, softcap: float | None,
+          nll: Array | None, log_normalizer: Array, prediction: Array, confidence: Array, entropy: Array,
+          rank: Array | None, brier: Array | None) -> Run:  # fmt: skip
     """Bind everything that one read of each row tells."""
     flags = Flags("score", transform=_curve(logit_scale, softcap))
-    return _over_classes(flags, x, target, None, loss=nll, logit_scale=logit_scale, softcap=softcap, **given)
+    scores = log_normalizer, prediction, confidence, entropy, rank, brier
+    reals = 0.0, 0.0, logit_scale, softcap or 1.0, logit_scale, 0.0
+    return _over_classes(flags, x, target, None, nll, scores, ignore_index=ignore_index, reals=reals)
 
 
 def _placed(name: str, array: Array | None, prefix: str | None = None) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """The activations: sigmoid, softmax and its logarithms."""
 
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from . import check
 from .arrays import empty, flat, give, on_card
 from .check import Problem
-from .plan import plan, run
+from .plan import named, plan, run
 
 
 def sigmoid(x: Any, *, out: Any = None, device: str = "auto") -> Any:
@@ -114,4 +113,4 @@ def _elements(problem: Problem, out: Any) -> Any:
 
 
 def _run(problem: Problem, writes: dict[str, Any], rows: dict[str, Any]) -> None:
-    run(plan(problem, attrgetter(problem.kernel), writes, rows, {}))
+    run(plan(problem, named(problem.kernel), writes, rows, {}))

@@ -4,6 +4,7 @@ A Problem holds what a kernel takes, of the dtypes of the kernel contract but in
 its normal form.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from .options import integer, reduced_by
 from .weights import FLOATS, Logits, is_floating, of_classes, of_elements, of_samples
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_INT64_MAX = np.iinfo(np.int64).max
+_INT64, _INT64_MAX = np.dtype(np.int64), np.iinfo(np.int64).max
 NO_INDEX = int(np.iinfo(np.int64).min)
 """The ``ignore_index`` of those who have none: messages do not name it."""
 
@@ -70,27 +71,30 @@ class Problem(NamedTuple):
 
 def class_loss(
     kernel: str, logits: Any, target: Any, axis: int, sample_weight: Any, reduction: str, denominator: Any, device: str,
-    fixed: dict[str, Any], *, class_weight: Any = None, name: str = "logits", soft_only: bool = False,
+    fixed: dict[str, Any], class_weight: Any = None, name: str = "logits", soft_only: bool = False,
     signed: bool = False,
 ) -> Problem:  # fmt: skip
     """Check a loss with one value a row along the class axis. Weights are at least 0, unless they may be ``signed``."""
-    of = x, dtype, _ = _logits(logits, name)
-    axis = _class_axis(axis, x, name)
+    x = _adopt_logits(logits, name)
+    dtype, axis, shape = _along(x.dtype, x.shape, integer("axis", axis, "an integer"), name)
+    y = _adopt_target(target, x, axis, shape, name, soft_only)
     reads, rows = {"x": x}, {}
-    y = _adopt_target(target, of, axis, soft_only)
     if y.ndim == x.ndim:
         reads["target"] = y
     else:
         rows["target"] = class_indices(y)
-    if not soft_only:
-        fixed["class_weight"] = None if class_weight is None else of_classes(class_weight, of, x.shape[axis], signed)
+    if class_weight is not None:
+        fixed["class_weight"] = of_classes(class_weight, Logits(x, dtype, name), x.shape[axis], signed)
+    elif not soft_only:
+        fixed["class_weight"] = None
     if sample_weight is None:
         fixed["sample_weight"] = None
     else:
-        shape = x.shape[:axis] + x.shape[axis + 1 :]
-        rows["sample_weight"] = flat(of_samples(sample_weight, of, shape, signed))
-    reduced = reduced_by(reduction, denominator)
-    return Problem(kernel, "rows", axis, reads, rows, fixed, dtype, device, name, logits, y, *reduced, not signed)
+        rows["sample_weight"] = flat(of_samples(sample_weight, Logits(x, dtype, name), shape, signed))
+    reduction, denominator = reduced_by(reduction, denominator)
+    return Problem(
+        kernel, "rows", axis, reads, rows, fixed, dtype, device, name, logits, y, reduction, denominator, not signed
+    )
 
 
 def element_loss(
@@ -119,8 +123,9 @@ def element_loss(
 
 def activation(kernel: str, x: Any, axis: int, device: str) -> Problem:
     """Check an activation along an axis."""
-    values, dtype, _ = _logits(x, "x")
-    return Problem(kernel, "rows", _class_axis(axis, values, "x"), {"x": values}, {}, {}, dtype, device, "x", x)
+    values = _adopt_logits(x, "x")
+    dtype, axis, _ = _along(values.dtype, values.shape, integer("axis", axis, "an integer"), "x")
+    return Problem(kernel, "rows", axis, {"x": values}, {}, {}, dtype, device, "x", x)
 
 
 def element_activation(kernel: str, x: Any, device: str) -> Problem:
@@ -131,19 +136,18 @@ def element_activation(kernel: str, x: Any, device: str) -> Problem:
 
 def scores(logits: Any, target: Any, axis: int, sample_weight: Any, device: str, fixed: dict[str, Any]) -> Problem:
     """Check logits to be scored against hard targets, if any."""
-    of = x, dtype, _ = _logits(logits, "logits")
-    axis = _class_axis(axis, x, "logits")
-    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    x = _adopt_logits(logits, "logits")
+    dtype, axis, shape = _along(x.dtype, x.shape, integer("axis", axis, "an integer"), "logits")
     y, rows = None, {}
     if target is None:
         fixed["target"] = None
     else:
-        y = _adopt_target(target, of, axis)
+        y = _adopt_target(target, x, axis, shape, "logits")
         if y.ndim == x.ndim:
             raise DTypeError(f"target has dtype {y.dtype}, expected integers of shape {shape}: scores need classes")
         rows["target"] = class_indices(y)
     if sample_weight is not None:
-        rows["sample_weight"] = flat(of_samples(sample_weight, of, shape))
+        rows["sample_weight"] = flat(of_samples(sample_weight, Logits(x, dtype, "logits"), shape))
     return Problem("score", "rows", axis, {"x": x}, rows, fixed, dtype, device, "logits", logits, y, unchecked=True)
 
 
@@ -243,9 +247,11 @@ def class_indices(target: Any) -> Any:
     """Flatten hard targets as int64. What int64 cannot hold becomes its maximum, which is never a class."""
     if on_card(target):
         return target
+    if target.dtype is _INT64:
+        return target.ravel()
     if target.dtype.kind == "u" and target.dtype.itemsize == 8:
         target = np.minimum(target, _INT64_MAX)
-    return target.astype(np.int64, copy=False).ravel()
+    return target.astype(_INT64, copy=False).ravel()
 
 
 def _columns(scores: Any, floating: tuple[str, ...], whole: dict[str, str]) -> tuple[dict[str, Array], np.dtype[Any]]:
@@ -269,39 +275,47 @@ def _fetched(value: Any, name: str) -> Array:
 
 
 def _logits(value: Any, name: str) -> Logits:
-    """Adopt logits, and give the dtype of their results. Lists of integers convert to float64, arrays do not."""
+    """Adopt logits, and give the dtype of their results."""
+    x = _adopt_logits(value, name)
+    return Logits(x, _result_dtype(x.dtype, name), name)
+
+
+def _adopt_logits(value: Any, name: str) -> Any:
+    """Adopt logits. Lists of integers convert to float64, arrays do not."""
     x = adopt(value, name)
-    if x.dtype.kind in "biu" and not is_array(value):
-        x = x.astype(np.float64)
-    if not is_floating(x.dtype):
-        raise DTypeError(f"{name} {_verb(name)} dtype {x.dtype}, expected {FLOATS}")
-    return Logits(x, _FLOAT64 if x.dtype.char == "d" else _FLOAT32, name)
+    return x.astype(np.float64) if x is not value and x.dtype.kind in "biu" and not is_array(value) else x
 
 
-def _class_axis(axis: int, x: Any, name: str) -> int:
-    number = integer("axis", axis, "an integer")
-    if not x.ndim:
+def _result_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
+    if not is_floating(dtype):
+        raise DTypeError(f"{name} {_verb(name)} dtype {dtype}, expected {FLOATS}")
+    return _FLOAT64 if dtype.char == "d" else _FLOAT32
+
+
+@lru_cache(maxsize=1024)
+def _along(dtype: np.dtype[Any], shape: Shape, axis: int, name: str) -> tuple[np.dtype[Any], int, Shape]:
+    """Give the dtype of results, the class axis counted from the first, and the shape without it."""
+    result, ndim = _result_dtype(dtype, name), len(shape)
+    if not ndim:
         raise ShapeError(f"{name} {_verb(name)} no axes, expected at least the class axis")
-    if not -x.ndim <= number < x.ndim:
-        raise OptionError(f"axis is {number}, expected one in [{-x.ndim}, {x.ndim}) of {_of(name)} shape {x.shape}")
-    number = number % int(x.ndim)
-    if not x.shape[number]:
-        raise ShapeError(f"{name} {_verb(name)} shape {x.shape}, expected at least one class along axis {number}")
-    return number
+    if not -ndim <= axis < ndim:
+        raise OptionError(f"axis is {axis}, expected one in [{-ndim}, {ndim}) of {_of(name)} shape {shape}")
+    axis %= ndim
+    if not shape[axis]:
+        raise ShapeError(f"{name} {_verb(name)} shape {shape}, expected at least one class along axis {axis}")
+    return result, axis, shape[:axis] + shape[axis + 1 :]
 
 
-def _adopt_target(target: Any, of: Logits, axis: int, soft_only: bool = False) -> Any:
+def _adopt_target(target: Any, x: Any, axis: int, rows: Shape, name: str, soft_only: bool = False) -> Any:
     """Adopt a hard target, integers without the class axis, or a soft one, floating of the logits' shape."""
-    shape, name = of.x.shape, of.name
     y = adopt(target, "target")
-    rows = shape[:axis] + shape[axis + 1 :]
     if not y.size and y.dtype.kind == "f" and y.shape == rows and not is_array(target):
         y = y.astype(np.int64)  # an empty list has no dtype of its own
-    y = beside(y, target, "target", of.x, name)
+    y = beside(y, target, "target", x, name)
     hard = y.dtype.kind in "iu" and not soft_only
-    if y.shape == (rows if hard else shape) and (hard or is_floating(y.dtype)):
+    if y.shape == (rows if hard else x.shape) and (hard or is_floating(y.dtype)):
         return y
-    raise _target_error(y, shape, rows, f"{_of(name)} shape {shape}", axis, soft_only)
+    raise _target_error(y, x.shape, rows, f"{_of(name)} shape {x.shape}", axis, soft_only)
 
 
 def _target_error(y: Any, shape: Shape, rows: Shape, origin: str, axis: int, soft_only: bool) -> FusedLossError:

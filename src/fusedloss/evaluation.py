@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from math import prod
-from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +14,7 @@ from .check import Problem
 from .errors import ShapeError
 from .layout import across, slabs
 from .options import options, positive_integer, positive_integers
-from .plan import attempt, plan, run
+from .plan import attempt, named, plan, run
 from .scores import BinaryEvaluation, BinaryScores, CalibrationBin, Evaluation, Scores
 from .tallies import score_then_tally, score_then_tally_binary, with_labels
 
@@ -66,7 +65,7 @@ def score(
     dtypes = {name: dtype for name, dtype in _row_dtypes(problem).items() if name not in absent}
     results = {name: empty(problem.positions, dtype, problem.x) for name, dtype in dtypes.items()}
     rows = {name: flat(array) for name, array in results.items()}
-    run(plan(problem, attrgetter("score"), {}, rows, absent))
+    run(plan(problem, named("score"), {}, rows, absent))
     return Scores(**{name: give(array[()], logits) for name, array in results.items()})
 
 
@@ -146,7 +145,7 @@ def score_binary(logits: Any, target: Any = None, *, threshold: float = 0.5, dev
     absent = {} if "target" in problem.reads else dict.fromkeys(("nll", "brier"))
     dtypes = {name: dtype for name, dtype in _element_dtypes(problem).items() if name not in absent}
     writes = {name: empty(problem.x.shape, dtype, problem.x) for name, dtype in dtypes.items()}
-    run(plan(problem, attrgetter("score_binary"), writes, {}, absent))
+    run(plan(problem, named("score_binary"), writes, {}, absent))
     return BinaryScores(**{name: give(array[()], logits) for name, array in writes.items()})
 
 

@@ -146,8 +146,7 @@ def cross_entropy(
         softcap=softcap,
     )  # fmt: skip
     return check.class_loss(
-        "cross_entropy", logits, target, axis, sample_weight, reduction, denominator, device, fixed,
-        class_weight=class_weight,
+        "cross_entropy", logits, target, axis, sample_weight, reduction, denominator, device, fixed, class_weight
     )  # fmt: skip
 
 
@@ -269,8 +268,8 @@ def log_loss(
         ignore_index=ignore_index, label_smoothing=label_smoothing, eps=eps, log_eps=log_eps, normalize=normalize
     )
     return check.class_loss(
-        "log_loss", probs, target, axis, sample_weight, reduction, denominator, device, fixed,
-        class_weight=class_weight, name="probs",
+        "log_loss", probs, target, axis, sample_weight, reduction, denominator, device, fixed, class_weight,
+        name="probs",
     )  # fmt: skip
 
 

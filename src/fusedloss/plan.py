@@ -5,6 +5,8 @@ Slabs of rows are then copied to contiguous memory, one a thread at a time, and 
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from operator import attrgetter
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -14,11 +16,17 @@ from . import cuda
 from .arrays import Array
 from .backends import resolve
 from .check import Problem, is_target_offence, offence
-from .layout import Layout, Shape, across, contiguous_form, count_units, layout, row_slabs
+from .layout import Form, Layout, Shape, across, contiguous_form, count_units, layout, row_slabs
 from .threads import Run, run_blocks
 
 Bind = Callable[..., Run]
 Kernel = Callable[[Any], Bind]
+
+
+@lru_cache(maxsize=64)
+def named(name: str) -> Kernel:
+    """Find the kernel of that name in a backend."""
+    return attrgetter(name)
 
 
 class Plan(NamedTuple):
@@ -45,23 +53,30 @@ class Plan(NamedTuple):
         """Tell whether the kernels are a module's, for arrays in host memory, and not a card's."""
         return isinstance(self.backend, ModuleType)
 
-    def bind(self, **given: Any) -> Run:
-        """Bind the kernel of the backend."""
-        return self.kernel(self.backend)(**given)
-
 
 def plan(
     problem: Problem, kernel: Kernel, writes: Mapping[str, Any], rows: Mapping[str, Any], fixed: Mapping[str, Any],
     partial: Shape | None = None, *, scratch: bool = False,
 ) -> Plan:  # fmt: skip
     """Decide how a problem is run that writes to ``writes``, ``rows`` and sums of shape ``partial``."""
-    backend, x = resolve(problem.device, problem.x), problem.x
-    arrays = (*problem.reads.values(), *writes.values())
-    strides = tuple([array.strides for array in arrays])
-    native = tuple([array.dtype.isnative for array in arrays])
-    form = layout(problem.form, problem.axis, x.shape, x.itemsize, strides, native)
+    x = problem.x
+    backend = resolve(problem.device, x)
+    kinds = *map(_kind, problem.reads.values()), *map(_kind, writes.values())
+    form = _layout(problem.form, problem.axis, x.shape, x.itemsize, kinds)
     rows, fixed = {**problem.rows, **rows}, {**problem.fixed, **fixed}
     return Plan(problem, backend, kernel, form, writes, rows, fixed, partial, scratch)
+
+
+_kind = attrgetter("dtype", "strides")
+
+
+@lru_cache(maxsize=1024)
+def _layout(
+    form: Form, axis: int, shape: Shape, itemsize: int, kinds: tuple[tuple[np.dtype[Any], Shape], ...]
+) -> Layout:
+    """Decide the normal form of arrays by the dtype and the strides of each."""
+    strides, native = tuple(strides for _, strides in kinds), tuple(dtype.isnative for dtype, _ in kinds)
+    return layout(form, axis, shape, itemsize, strides, native)
 
 
 def run(plan: Plan) -> Any:
@@ -103,14 +118,18 @@ def _bind(
 ) -> tuple[Run, Array]:
     """Bind the kernel to arrays that have a normal form, and to the partial sums that it fills."""
     normal, units, block = form
-    views = {name: array.reshape(normal) for name, array in {**reads, **writes}.items()}
+    bind = plan.kernel(plan.backend)
+    views = {**reads, **writes}
+    for name, array in views.items():
+        views[name] = array.reshape(normal)
+    given = {**views, **rows, **plan.fixed}
     if plan.partial is None:
-        return plan.bind(**views, **rows, **plan.fixed), _NOTHING
+        return bind(**given), _NOTHING
     if plan.problem.form == "elements":
         sums = np.empty((units, *plan.partial))
-        return plan.bind(**views, **rows, **plan.fixed, sums=sums), sums
+        return bind(**given, sums=sums), sums
     sums = np.empty((-(-units // block), *plan.partial))
-    return plan.bind(**views, **rows, **plan.fixed, sums=sums, block=block), sums
+    return bind(**given, sums=sums, block=block), sums
 
 
 _NOTHING = np.empty(0)

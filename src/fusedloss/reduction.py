@@ -1,7 +1,7 @@
 """Solving a loss: the gradient's scale before the kernel runs, the sum of its losses after. Kernels know of neither."""
 
 import math
-from operator import attrgetter
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,10 @@ import numpy as np
 from . import cuda
 from .arrays import Array, empty, give, on_card
 from .check import Problem, output
-from .plan import plan, run
+from .plan import named, plan, run
 
 _FLOAT64 = np.dtype(np.float64)
+_sum = np.add.reduce  # in pairs, whose order is fixed
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -20,11 +21,11 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
 
     The gradient goes to ``out`` where that is given, and is then ``out`` itself.
     """
-    if on_card(problem.x):
+    x, loss, partial = problem.x, None, None
+    if on_card(x):
         return cuda.module("losses").solve(problem, gradient, out)
     divisor = divisor_of(problem)
     writes, rows, fixed = {}, {}, {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
-    x, loss, partial = problem.x, None, None
     if gradient:
         del fixed["grad"]
         writes["grad"] = empty(x.shape, x.dtype) if out is None else output(problem, out, x.shape, x.dtype)
@@ -35,7 +36,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
         fixed["sums"] = None
     else:
         fixed["loss"], partial = None, ()
-    total = run(plan(problem, attrgetter(problem.kernel), writes, rows, fixed, partial))
+    total = run(plan(problem, named(problem.kernel), writes, rows, fixed, partial))
     value = give(_reduced(problem, loss, total, divisor), problem.caller)
     if not gradient:
         return value
@@ -70,13 +71,17 @@ def _row_weight(problem: Problem) -> float:
     target, weight = problem.rows.get("target"), problem.rows.get("sample_weight")
     if target is None:
         return _total(weight) if weight is not None else problem.x.size // problem.x.shape[problem.axis]
-    counted = target != problem.fixed["ignore_index"]
+    counted = target != _scalar(problem.fixed["ignore_index"])
     class_weight = problem.fixed["class_weight"]
     if class_weight is not None:
         # A target out of range is clipped here, and found by the kernel.
         of_class = class_weight.take(target, mode="clip")
         weight = of_class if weight is None else np.multiply(of_class, weight, dtype=np.float64)
     return int(np.count_nonzero(counted)) if weight is None else _total(weight[counted])
+
+
+_scalar = lru_cache(maxsize=64)(np.array)
+"""A number as NumPy compares it at once: what Python's costs is more than comparing a small batch."""
 
 
 def _element_weight(problem: Problem) -> float:
@@ -88,7 +93,7 @@ def _element_weight(problem: Problem) -> float:
 
 
 def _total(values: Array) -> float:
-    return float(np.add.reduce(values, None, _FLOAT64))
+    return float(_sum(values, None, _FLOAT64))
 
 
 def _reduced(problem: Problem, loss: Array | None, total: Any, divisor: float) -> Any:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +17,7 @@ from . import losses
 from .arrays import Array, empty
 from .check import Problem
 from .layout import Shape
-from .plan import plan, run
+from .plan import named, plan, run
 from .reduction import solve
 
 
@@ -126,7 +125,7 @@ def _stand_in(array: Abstract) -> Array:
 
 
 def _fill(problem: Problem, out: Array) -> None:
-    kernel = attrgetter(problem.kernel)
+    kernel = named(problem.kernel)
     fixed: dict[str, Any] = {"grad": None, "grad_scale": 1.0}
     if problem.form == "rows":
         run(plan(problem, kernel, {}, {"loss": out.reshape(-1)}, fixed))
