@@ -100,11 +100,7 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
         soft=replace(memory_format(target[0], fmt.real), lanes=fmt.lanes) if target and soft else None,
     )  # fmt: skip
     if in_rows:
-        kept = (
-            classes <= BLOCK
-            and flags.output in ("gradient", "softmax")
-            and (fmt.itemsize == 2 or flags.transform == "softcap")
-        )
+        kept = classes <= BLOCK and flags.output == "gradient"
         kernel = _rows(replace(options, streamed=streamed, kept=kept))
     else:
         kernel = _lanes(replace(options, held=turned or classes <= HELD_CLASSES, turned=turned, gathered=gathered))

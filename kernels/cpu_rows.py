@@ -36,7 +36,7 @@ from .simd import Format, apart, following, full, full_wide, maximum, narrow, ra
 from .tiles import hold
 
 BLOCK = 2048
-AHEAD = 4096  # bytes
+AHEAD = 8192  # bytes
 KEPT = BLOCK + 64
 """Room for the exponentials of a row that is one block, to the end of a vector."""
 STRETCH = 256
