@@ -22,7 +22,8 @@ from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
 from .cpu_parts import Options
 from .cpu_probs import make_probs
-from .cpu_rows import BLOCK, make_rows
+from .cpu_row_output import BLOCK
+from .cpu_rows import make_rows
 from .element_parts import settings_of
 from .row_parts import Flags
 from .simd import Format

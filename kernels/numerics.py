@@ -18,8 +18,8 @@ import numpy as np
 
 Jit = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-# bench/fit_polynomials.py prints these: (2^f - 1)/f on |f| <= 1/2; (e^r - 1 - r)/r² on |r| <= log(2)/2; tanh(a)/a on
-# |a| <= TANH_BOUND, a quotient of polynomials in a² that end in 1; log(1 + e)/e on [0, 1].
+# bench/fit_polynomials.py prints these: (2^f - 1)/f on |f| <= 1/2; (e^r - 1 - r)/r² on |r| <= log(2)/2; log(1 + e)/e on
+# [0, 1].
 EXP2 = {
     np.float32: (
         0.0001535336206885849, 0.001339887439398139, 0.00961843735695742, 0.055503324711908573, 0.24022647913636852,
@@ -36,17 +36,14 @@ EXP2_SUMMED = EXP2 | {
         0.0013264727140072014, 0.009671512639956454, 0.055507337434700856, 0.2402224208537671, 0.693146977598992,
     ),
 }  # fmt: skip
-EXPM1 = (
-    2.0914686968086876e-09, 2.5105217004720745e-08, 2.75572736431103e-07, 2.7557255400206422e-06,
-    2.4801587325547743e-05, 0.00019841269874820627, 0.0013888888888883748, 0.008333333333326136, 0.04166666666666667,
-    0.1666666666666667, 0.5,
-)  # fmt: skip
-TANH = (
-    (1.3419843333502987e-08, 2.066127815903432e-05, 0.0034989970265812704, 0.1338398107105095),
-    (7.80473818678847e-07, 0.00032910399251871725, 0.025890209988857864, 0.46717302553154844),
-)
-TANH_BOUND = 9
-"""From here on tanh rounds to 1 in float32."""
+EXPM1 = {
+    np.float32: (0.0013926183587713494, 0.008363179052722578, 0.041666554617204574, 0.16666576989698775, 0.5),
+    np.float64: (
+        2.0914686968086876e-09, 2.5105217004720745e-08, 2.75572736431103e-07, 2.7557255400206422e-06,
+        2.4801587325547743e-05, 0.00019841269874820627, 0.0013888888888883748, 0.008333333333326136,
+        0.04166666666666667, 0.1666666666666667, 0.5,
+    ),
+}  # fmt: skip
 LOG1P = {
     np.float32: (
         -0.00317605701843196, 0.019542527261014103, -0.05637361283010733, 0.10543623795419527, -0.15269667074363288,
@@ -145,34 +142,26 @@ def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
 
 @cache
 def soft_cap(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
-    """cap·tanh(v/cap) for a finite v, from v, cap and 1/cap; its magnitude is `cap` at most.
+    """cap·tanh(v/cap) within 5 ulp, from v, cap and 1/cap: tanh(b/2) = m/(m + 2) with m = e^b - 1 and b = 2v/cap.
 
-    In float32 tanh(a)/a is a quotient of polynomials in a², within 5 ulp: it takes half the time of an exponential. In
-    float64 tanh a = m/(m + 2), m = e^(2a) - 1 = 2^n·(e^r - 1) + (2^n - 1), with 2a = n·log 2 + r; within 2 ulp.
+    m = 2^n·(e^r - 1) + (2^n - 1), with b = n·log 2 + r.
     """
     single, fma, maximum, minimum, pow2 = real is np.float32, ops.fma, ops.maximum, ops.minimum, ops.pow2
-    above, below = (polynomial(jit, ops, tuple(real(c) for c in (*part, 1))) for part in TANH)
-    rest, most = polynomial(jit, ops, tuple(real(c) for c in EXPM1)), real(TANH_BOUND * TANH_BOUND)
-    log2e, magic, (ln2, ln2_rest) = real(2 * LOG2E), real(MAGIC[real]), LN2_PARTS
-    bound, one, two = real(20), real(1), real(2)  # beyond it tanh rounds to 1
+    (ln2, ln2_rest), log2e, magic = LN2_PARTS, real(LOG2E), real(MAGIC[real])
+    bound, one, two = real(20 if single else 40), real(1), real(2)  # beyond it tanh(b/2) rounds to 1
+    rest = polynomial(jit, ops, tuple(real(c) for c in EXPM1[real]))
 
     @jit
-    def ratio(v: Any, cap: Any, over_cap: Any) -> Any:
-        a = v * over_cap
-        u = minimum(most, a * a)
-        return minimum(cap, maximum(-cap, v * (above(u) / below(u))))
-
-    @jit
-    def quotient(v: Any, cap: Any, over_cap: Any) -> Any:
-        a = maximum(-bound, minimum(bound, v * over_cap))
-        shifted = fma(a, log2e, magic)
+    def capped(v: Any, cap: Any, over_cap: Any) -> Any:
+        b = maximum(-bound, minimum(bound, v * (over_cap + over_cap)))
+        shifted = fma(b, log2e, magic)
         n = shifted - magic
-        r = fma(n, -ln2_rest, fma(n, -ln2, a + a))
+        r = fma(n, real(-LN2), b) if single else fma(n, -ln2_rest, fma(n, -ln2, b))
         power = pow2(shifted)
         m = fma(power, fma(r * r, rest(r), r), power - one)
         return m / (m + two) * cap
 
-    return ratio if single else quotient
+    return capped
 
 
 @cache

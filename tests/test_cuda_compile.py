@@ -234,7 +234,7 @@ def test_formulas(m, real):
     code = "f4" if real is F4 else "f8"
     exp = numerics.exponential(m.jit, m, real)
     gradual = numerics.exponential(m.jit, m, real, gradual=True)
-    log, tanh = numerics.logarithm(m.jit, m), numerics.hyperbolic_tangent(m.jit, m, real)
+    log, bend = numerics.logarithm(m.jit, m), numerics.soft_cap(m.jit, m, real)
     logit = numerics.binary_formulas(m.jit, m, real, exp)
     probability = numerics.probability_formulas(m.jit, m, log)
     rows = numerics.row_formulas(m.jit, m)
@@ -247,7 +247,7 @@ def test_formulas(m, real):
         at = 8 * thread()
         a, b = peek(x + at), peek(x + at + 1024)
         poke(out + at, exp(a))
-        poke(out + at + 1024, gradual(a) + tanh(b))
+        poke(out + at + 1024, gradual(a) + bend(b, a, one))
         loss, gradient = loss_and_gradient(a, b, one - b)
         poke(out + at + 2048, loss)
         poke(out + at + 3072, gradient + sigmoid(a))

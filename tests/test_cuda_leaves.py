@@ -134,9 +134,10 @@ def test_formulas_are_as_exact_as_on_the_cpu(rng, real):
     gradual = numerics.exponential(m.jit, m, real, gradual=True)
     deep = np.linspace(-103 if real is F4 else -744, -80, 50).astype(real)
     assert ulps(calculated(gradual, deep), deep, mpmath.exp, real) < 1.51
-    tanh = numerics.hyperbolic_tangent(m.jit, m, real)
-    x = (rng.standard_normal(200) * 3).astype(real)
-    assert ulps(calculated(tanh, x), x, mpmath.tanh, real) < 2.1
+    bend, x = numerics.soft_cap(m.jit, m, real), (rng.standard_normal(200) * 12).astype(real)
+    bent = calculated(bend, x, np.full(200, 4, real), np.full(200, 0.25, real))
+    assert ulps(bent, x, lambda v: 4 * mpmath.tanh(v / 4), real) < 3.1
+    assert calculated(bend, np.array([1e30, -1e30], real), *np.array([[4, 4], [0.25, 0.25]], real)) == [4, -4]
 
 
 def test_the_logarithm(rng):
