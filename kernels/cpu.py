@@ -30,8 +30,9 @@ from .simd import Format
 
 STREAMED_BYTES = 1 << 23
 """Outputs above this size are written past the caches."""
-BUNDLE = 4
-"""Vectors that go side by side where the next does not follow at once: one alone waits for each step of a formula."""
+BUNDLE, ELEMENT_BUNDLE = 4, 2
+"""Vectors that go side by side through long formulas, and through those of single elements: one alone waits for each
+of its steps."""
 
 _rows, _lanes, _probs, _elements, _tally_binary = (
     lru_cache(maxsize=None)(make)
@@ -89,7 +90,7 @@ _flags = lru_cache(maxsize=256)(Flags)
 def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, streamed: bool) -> tuple[Any, bytes]:
     """The kernel over classes that suits the arrays, and the part of its call that their forms decide."""
     (dtype, (outer, classes, inner), strides), soft = x, target is not None and len(target[1]) == 3
-    fmt, side_by_side = logits_format(dtype), _dense(1, x, target, out)
+    fmt, side_by_side = replace(logits_format(dtype), flushed=True), _dense(1, x, target, out)
     in_rows, turned = side_by_side and classes > FEW_CLASSES, side_by_side and inner == 1
     gathered = not (in_rows or turned) and (not _dense(2, x, target, out) or inner < fmt.lanes)
     lanes = BUNDLE * fmt.lanes
@@ -218,7 +219,14 @@ def _over_elements(formula: str, arrays: dict[str, Array | None], values: dict[s
     given = {name: array for name, array in arrays.items() if array is not None}
     x = given["x"]
     fmt = logits_format(x.dtype)
-    operands = tuple((name, memory_format(array.dtype, fmt.real, _lies(array))) for name, array in given.items())
+    lanes = ELEMENT_BUNDLE * fmt.lanes
+    fmt, operands = (
+        replace(fmt, lanes=lanes),
+        tuple(
+            (name, replace(memory_format(array.dtype, fmt.real, _lies(array)), lanes=lanes))
+            for name, array in given.items()
+        ),
+    )
     out = given.get("out")
     lines = (
         out is not None and _lies(out) == "dense" and (address(out) | (out.strides[0] if len(out) > 1 else 0)) % 64 == 0

@@ -40,12 +40,12 @@ def pointwise(formula: str, device: Device) -> Any:
     logit = numerics.binary_formulas(inline, ops, real, exp)
     probability = numerics.probability_formulas(inline, ops, log)
     logit_loss, probability_loss, sigmoid_of = logit.loss_and_gradient, probability.loss_and_gradient, logit.sigmoid
-    wide, one = ops.wide, real(1)
+    wide, fma, one = ops.wide, ops.fma, real(1)
 
     @jit
     def smoothed(y: Any, settings: Any) -> Any:
         """y and 1 - y, each smoothed: 1 - y' would lose what a small share holds."""
-        return y * settings[0] + settings[1], (one - y) * settings[0] + settings[1]
+        return fma(y, settings[0], settings[1]), fma(one - y, settings[0], settings[1])
 
     @jit
     def binary_cross_entropy(x: Any, y: Any, q: Any, settings: Any) -> Any:

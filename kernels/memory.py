@@ -46,7 +46,7 @@ def to_real(builder: Any, fmt: Format, value: Any) -> Any:
 def to_memory(builder: Any, fmt: Format, value: Any) -> Any:
     """Arithmetic values as they lie in memory, rounded to nearest even."""
     if fmt.code == "bf":
-        return _to_bfloat16(builder, value)
+        return _to_bfloat16(builder, value, fmt.flushed)
     if fmt.code == "i1":
         return builder.fptosi(value, _vector_of(ir.IntType(8), value.type))
     return value if fmt.code == fmt.real else builder.fptrunc(value, _vector_of(ir.HalfType(), value.type))
@@ -71,9 +71,9 @@ def _rounds_bfloat16() -> bool:
     return "+avx512bf16" in cpu_target.target_context.codegen().magic_tuple()[-1]
 
 
-def _to_bfloat16(builder: Any, value: Any) -> Any:
+def _to_bfloat16(builder: Any, value: Any, flushed: bool) -> Any:
     half = _vector_of(ir.IntType(16), value.type)
-    if _rounds_bfloat16():
+    if flushed and _rounds_bfloat16():  # the instruction takes subnormals for 0
         return builder.bitcast(builder.fptrunc(value, _vector_of(_BFloat(), value.type)), half)
     kind = _vector_of(I32, value.type)
     number = lambda v: _number(kind, v)  # noqa: E731

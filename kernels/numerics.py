@@ -200,25 +200,21 @@ def row_formulas(jit: Jit, ops: Any) -> SimpleNamespace:
 @cache
 def binary_formulas(jit: Jit, ops: Any, real: Any, exp: Callable[..., Any]) -> SimpleNamespace:
     """Losses of a logit against a binary target, and their derivatives, elementwise."""
-    absolute, maximum, select = ops.absolute, ops.maximum, ops.select
+    absolute, fma, select = ops.absolute, ops.fma, ops.select
     zero, one = real(0), real(1)
     log1p_ratio = polynomial(jit, ops, tuple(real(c) for c in LOG1P[real]))
 
     @jit
-    def product(weight: Any, value: Any) -> Any:
-        """weight·value, where 0 times infinity is 0."""
-        return select((weight == zero) & (value == value), zero, weight * value)
-
-    @jit
     def loss_and_gradient(x: Any, positive: Any, negative: Any) -> Any:
         """For weights q·y and 1-y: (1-y)·softplus(x) + q·y·softplus(-x), (1-y)·σ(x) - q·y·σ(-x); nothing cancels."""
-        e = exp(-absolute(x))
-        tail = e * log1p_ratio(e)
-        loss = product(negative, tail + maximum(zero, x)) + product(positive, tail + maximum(zero, -x))
+        size = absolute(x)
+        e = exp(-size)
+        rising = x >= zero
+        against = select(rising, negative, positive)  # the weight of the class that the logit speaks against
+        loss = fma(positive + negative, e * log1p_ratio(e), select(against == zero, zero, against * size))
         share = one / (one + e)
         other = e * share
-        rising = x >= zero
-        gradient = product(negative, select(rising, share, other)) - product(positive, select(rising, other, share))
+        gradient = negative * select(rising, share, other) - positive * select(rising, other, share)
         return loss, gradient
 
     @jit

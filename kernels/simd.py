@@ -33,13 +33,14 @@ class Format:
     """How a vector lies in memory: element code (``f2 bf f4 f8 b1 i1 … u8``), lanes, and the arithmetic type.
 
     `lies` says how the columns of an operand follow each other: "dense", "apart" (by a stride), "same" (one for all),
-    or "absent": read as 1, written nowhere.
+    or "absent": read as 1, written nowhere. Where `flushed`, what is subnormal may be written as 0.
     """
 
     code: str
     lanes: int
     real: str
     lies: str = "dense"
+    flushed: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -53,7 +54,7 @@ class FormatType(types.Type):
         self.format = fmt
         self.vector = Vector(fmt.real, fmt.lanes)
         self.memory = ir.VectorType(MEMORY[fmt.code], fmt.lanes)
-        super().__init__(name=f"Format({fmt.code}, {fmt.lanes}, {fmt.real}, {fmt.lies})")
+        super().__init__(name=str(fmt))
 
 
 class Vector(types.Type):
