@@ -11,7 +11,7 @@ from . import SEGMENT, simd
 from .calls import integers, reals
 from .element_parts import SETTINGS, Device, element_values, pointwise
 from .jit import inline, kernel, splice
-from .memory import any_set, fence, fetch, first, poke_real, prefetch, put, stream
+from .memory import any_set, fence, fetch, first, poke_real, prefetch_vector, put, stream
 from .reductions import hsum, lowest
 from .simd import Format, apart, full, full_wide, narrow, select, wide
 
@@ -79,8 +79,8 @@ def element_losses(options: ElementOptions) -> Any:
         (x, xs), (y, ys), _, _, (o, os), (l, ls) = at
         total, every = full_wide(X, 0.0), first(X, lanes)
         while k + lanes <= end:
-            prefetch(x + k * xs + AHEAD)
-            prefetch(y + k * ys + AHEAD)
+            prefetch_vector(XO, x + k * xs + AHEAD)
+            prefetch_vector(YO, y + k * ys + AHEAD)
             operands = read(at, k, every)
             value, gradient, wrong = values(operands, every, settings)
             if checked and any_set(wrong):

@@ -8,9 +8,9 @@ from typing import Any
 
 from .cpu_parts import Options
 from .jit import inline, splice
-from .memory import any_set, first, load, prefetch, read, store
+from .memory import LINE, any_set, first, load, prefetch, read, store
 from .simd import Format, apart, as_index, full_index, iota
-from .tiles import LINE, turn_in, turn_out
+from .tiles import turn_in, turn_out
 
 FEW_CLASSES, HELD_CLASSES = 64, 256
 """As many are turned where they lie side by side, and copied where they lie apart."""

@@ -19,6 +19,7 @@ from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES, lane_holder, lane_places,
 from .cpu_parts import Options, arguments, device_functions
 from .jit import inline, kernel, splice
 from .memory import (
+    LINE,
     any_set,
     first,
     load_indices,
@@ -31,7 +32,7 @@ from .memory import (
 )
 from .reductions import lowest
 from .simd import Format, apart, as_index, following, full, full_index, full_wide, maximum, narrow, select, wide
-from .tiles import LINE, hold
+from .tiles import hold
 
 BLOCK = 32
 """Classes whose maximum is found before they are added up."""

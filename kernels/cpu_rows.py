@@ -27,7 +27,7 @@ from .memory import (
     load_part,
     peek,
     peek_index,
-    prefetch,
+    prefetch_vector,
     store,
 )  # fmt: skip
 from .reductions import count, hmax, hsum
@@ -91,9 +91,9 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
     `onward` is an address such that class j there is the first whose maximum is looked for. A tie ranks before a target
     `gap` classes on if it comes before it: `limits` are the least logits that do, before and after the target.
     """
-    X, soft, soft_size = options.logits, options.target == "soft", (options.soft or options.logits).itemsize
+    X, Y, soft = options.logits, options.soft or options.logits, options.target == "soft"
     lanes, size, line, scored = X.lanes, X.itemsize, device.line, options.result == "score"
-    real_size = options.real.itemsize
+    soft_size, real_size = Y.itemsize, options.real.itemsize
     (load_whole, load_some), add = class_loaders(options, device.transform), vector_step(options, device)
 
     @splice
@@ -103,9 +103,9 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
 
     @splice
     def away(row: Any, onward: Any, k: Any, hot: Any, limit: Any, ref: Any, state: Any, curve: Any) -> Any:
-        prefetch(onward + k * size + AHEAD)
+        prefetch_vector(X, onward + k * size + AHEAD)
         if soft:
-            prefetch(row[1] + k * soft_size + 2 * AHEAD)
+            prefetch_vector(Y, row[1] + k * soft_size + 2 * AHEAD)
         z, y, w = load_whole(row, k, curve)
         return add(
             z, y, w, line(load(X, onward, k), curve), first(X, lanes), hot, ref, limit, state, row[3] + k * real_size

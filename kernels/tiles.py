@@ -8,10 +8,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .memory import leading, load_masked, pointer_to, store_masked
+from .memory import LINE, leading, load_masked, pointer_to, store_masked
 from .simd import I32, I64, FormatType
-
-LINE = 64  # bytes
 
 
 def _turned(builder: Any, rows: list[Any]) -> list[Any]:
