@@ -25,14 +25,16 @@ from .cpu_probs import make_probs
 from .cpu_row_output import BLOCK
 from .cpu_rows import make_rows
 from .element_parts import settings_of
+from .jit import processor_has
 from .row_parts import Flags
 from .simd import Format
 
 STREAMED_BYTES = 1 << 23
 """Outputs above this size are written past the caches."""
 BUNDLE, ELEMENT_BUNDLE = 4, 2
-"""Vectors that go side by side through long formulas, and through those of single elements: one alone waits for each
-of its steps."""
+"""Vectors that go side by side through long formulas, and through those of single elements, where there are 32
+registers of 512 bits: one alone waits for each of its steps. Two of 256 bits make one vector and go so anyway."""
+
 
 _rows, _lanes, _probs, _elements, _tally_binary = (
     lru_cache(maxsize=None)(make)
@@ -93,7 +95,7 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     fmt, side_by_side = replace(logits_format(dtype), flushed=True), _dense(1, x, target, out)
     in_rows, turned = side_by_side and classes > FEW_CLASSES, side_by_side and inner == 1
     gathered = not (in_rows or turned) and (not _dense(2, x, target, out) or inner < fmt.lanes)
-    lanes = BUNDLE * fmt.lanes
+    lanes = fmt.lanes * (BUNDLE if processor_has("avx512f") else 1)
     if flags.transform == "softcap" if in_rows else not gathered and (outer if turned else inner) >= lanes:
         fmt = replace(fmt, lanes=lanes)
     aimed = target or flags.result == "score"  # scores without a target are those of masked rows
@@ -219,7 +221,7 @@ def _over_elements(formula: str, arrays: dict[str, Array | None], values: dict[s
     given = {name: array for name, array in arrays.items() if array is not None}
     x = given["x"]
     fmt = logits_format(x.dtype)
-    lanes = ELEMENT_BUNDLE * fmt.lanes
+    lanes = fmt.lanes * (ELEMENT_BUNDLE if processor_has("avx512f") else 1)
     fmt, operands = (
         replace(fmt, lanes=lanes),
         tuple(

@@ -11,7 +11,7 @@ from .jit import inline, splice
 from .memory import first, load, load_part, store, store_part, stream
 from .simd import Format, apart, full, narrow, ramp, wide
 
-BLOCK = 2048
+BLOCK = 4096
 KEPT = BLOCK + 64
 """Room for the exponentials of a row that is one block, to the end of a vector."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.registry import cpu_target
 
 POLICY = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 HELPER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -54,6 +55,12 @@ class KernelCache(FunctionCache):
             super().save_overload(sig, data)
         except OSError:  # a read-only or full disk, a directory removed
             self.disable()
+
+
+@cache
+def processor_has(feature: str) -> bool:
+    """Whether the processor that kernels are compiled for has a feature, by LLVM's name: ``avx512f``."""
+    return f"+{feature}" in cpu_target.target_context.codegen().magic_tuple()[-1].split(",")
 
 
 def _renamed(function: Any) -> Any:

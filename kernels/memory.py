@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from .jit import processor_has
 from .simd import F32, F64, I32, I64, Format, FormatType, Vector, llvm, splat
 
 BYTE = ir.IntType(8).as_pointer()
@@ -66,15 +65,9 @@ class _BFloat(ir.Type):
         return hash(_BFloat)
 
 
-@cache
-def _rounds_bfloat16() -> bool:
-    """Whether the processor compiled for has an instruction that rounds to bfloat16; LLVM calls a library without."""
-    return "+avx512bf16" in cpu_target.target_context.codegen().magic_tuple()[-1]
-
-
 def _to_bfloat16(builder: Any, value: Any, flushed: bool) -> Any:
     half = _vector_of(ir.IntType(16), value.type)
-    if flushed and _rounds_bfloat16():  # the instruction takes subnormals for 0
+    if flushed and processor_has("avx512bf16"):  # without it LLVM calls a library
         return builder.bitcast(builder.fptrunc(value, _vector_of(_BFloat(), value.type)), half)
     kind = _vector_of(I32, value.type)
     number = lambda v: _number(kind, v)  # noqa: E731
