@@ -1,4 +1,4 @@
-"""Tiles of sixteen rows (eight in float64), a row a lane: where they lie, and how few classes are copied first."""
+"""Tiles of rows, a row a lane: where they lie, and how few classes are copied first."""
 
 from __future__ import annotations
 

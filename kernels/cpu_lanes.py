@@ -1,9 +1,9 @@
 """CPU kernels with a row in each lane: for a class axis that is not last, for few classes, and for any other strides.
 
-Sixteen rows (eight in float64) go through their classes together, so every step, the logarithm included, serves them
-all. Few classes are copied first, so that each is read once; where they lie side by side, rows are turned to columns in
-registers. Lanes never mix: a row's bits do not depend on its neighbours. The exponentials are taken relative to a
-lane's maximum so far, which is found for a block of classes before they are added up.
+Sixteen rows (eight in float64), or four times as many, go through their classes together, so every step, the logarithm
+included, serves them all. Few classes are copied first, so that each is read once; where they lie side by side, rows
+are turned to columns in registers. Lanes never mix: a row's bits do not depend on its neighbours. The exponentials are
+taken relative to a lane's maximum so far, which is found for a block of classes before they are added up.
 """
 
 from __future__ import annotations
