@@ -29,8 +29,9 @@ from .jit import processor_has
 from .row_parts import Flags
 from .simd import Format
 
-STREAMED_BYTES = 1 << 23
-"""Outputs above this size are written past the caches."""
+STREAMED_BYTES, STREAMED_ROW = 1 << 23, 1536
+"""Bytes of an output, and of each of its rows, from which on it is written past the caches: whole lines only, and the
+first and the last of a row are seldom whole."""
 BUNDLE, ELEMENT_BUNDLE = 4, 2
 """Vectors that go side by side through long formulas, and through those of single elements, where there are 32
 registers of 512 bits: one alone waits for each of its steps. Two of 256 bits make one vector and go so anyway."""
@@ -105,6 +106,7 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     )  # fmt: skip
     if in_rows:
         kept = classes <= BLOCK and flags.output == "gradient"
+        streamed = streamed and classes * fmt.itemsize >= STREAMED_ROW
         kernel = _rows(replace(options, streamed=streamed, kept=kept))
     else:
         kernel = _lanes(replace(options, held=turned or classes <= HELD_CLASSES, turned=turned, gathered=gathered))
