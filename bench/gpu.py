@@ -23,11 +23,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .aims import MARK, line
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results" / "gpu.json"
 BUDGET = 530.0  # seconds in all
 TAIL = 4000  # characters of what a failed step said
-MARK = "result: "  # as in `gpu_speed`
 SPEED = [
     "bfloat16-1024", "bfloat16-4096", "bfloat16-32000", "bfloat16-128256", "bfloat16-262144", "float32-1024",
     "float32-4096", "float32-32000", "float32-128256", "float32-262144", "few-bfloat16-10", "few-bfloat16-256",
@@ -122,11 +123,11 @@ def carried_out(
         ThreadPoolExecutor(1) as watch,
     ):
         watching = watch.submit(_ended, process, limit)
-        for line in process.stdout or ():
-            if line.startswith(MARK):
-                take(json.loads(line.removeprefix(MARK)))
+        for text in process.stdout or ():
+            if text.startswith(MARK):
+                take(json.loads(text.removeprefix(MARK)))
             else:
-                said.append(line)
+                said.append(text)
         in_time = watching.result()
     status = "timed out" if not in_time else "done" if process.returncode == 0 else f"failed ({process.returncode})"
     told = {"step": step.name, "status": status, "seconds": round(time.monotonic() - started, 1)}
@@ -185,14 +186,6 @@ def keep(path: Path, told: dict[str, Any]) -> None:
     part.replace(path)
 
 
-def shown(told: dict[str, Any]) -> str:
-    """A result as a line."""
-    marks = {"aim": "++", "least": "+ ", "no": "- "}
-    times = ", ".join(f"{name} {seconds * 1e3:.4g} ms" for name, seconds in told["seconds"].items())
-    target = f"{told['target']:<26} {told['what']:<40} {told['least']:>5.2f} {told['aim']:>5.2f}"
-    return f"{target} {told['reached']:>8.3f} {marks[told['met']]}  {times}"
-
-
 def main() -> int:
     """Run the steps, print what comes, keep it, and tell whether all of them were done."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
@@ -218,7 +211,7 @@ def measured(chosen: list[Step], path: Path, budget: float) -> bool:
 
     def take(row: dict[str, Any]) -> None:
         told["results"].append(row)
-        print(shown(row), flush=True)
+        print(line(row), flush=True)
         keep(path, told)
 
     try:

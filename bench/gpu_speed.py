@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +18,18 @@ from torch.nn import functional
 
 import fusedloss as fl
 
+from .aims import MARK, Aim, Seconds
+
 GIGABYTES = 2 << 30  # of logits
 ROUNDS = 15
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-LEAST_LOSS = {1024: 0.70, 4096: 0.85, 32000: 0.90, 128256: 0.90, 262144: 0.85}
-LEAST_GRADIENT = {1024: 0.65, 4096: 0.80, 32000: 0.85, 128256: 0.80, 262144: 0.75}
-MARK = "result: "
-"""Begins a line that is a result, as JSON."""
+Ends = tuple[float, float]
+AIMS: dict[int, tuple[Ends, Ends]] = {
+    1024: ((0.70, 0.95), (0.65, 0.93)), 4096: ((0.85, 0.95), (0.80, 0.93)), 32000: ((0.90, 0.95), (0.85, 0.93)),
+    128256: ((0.90, 0.95), (0.80, 0.93)), 262144: ((0.85, 0.95), (0.75, 0.93)),
+}  # fmt: skip
+AIMS_OF_FEW: dict[int, tuple[Ends, Ends]] = {10: ((0.60, 0.85), (0.60, 0.85)), 256: ((0.60, 0.85), (0.60, 0.85))}
+"""By the number of classes: at least, and the aim, of the loss and of loss + gradient."""
 
 Call = Callable[[], Any]
 both = fl.value_and_grad(fl.cross_entropy)
@@ -68,22 +72,10 @@ def wait() -> None:
     fl.synchronize()
 
 
-class Aim(NamedTuple):
-    """A ratio of times: how many times longer `of` takes than `to`, times a factor."""
-
-    target: str
-    what: str
-    least: float
-    aim: float
-    of: str
-    to: str
-    factor: float = 1.0
-
-
-def turns(contenders: dict[str, Call], rounds: int, timed: Callable[[Call], float]) -> dict[str, list[float]]:
+def turns(contenders: dict[str, Call], rounds: int, timed: Callable[[Call], float]) -> Seconds:
     """Seconds of each contender, a round after another, in an order that changes; two rounds come before."""
     order, shuffled = list(contenders), random.Random(0)
-    seconds: dict[str, list[float]] = {name: [] for name in order}
+    seconds: Seconds = {name: [] for name in order}
     for number in range(rounds + 2):
         shuffled.shuffle(order)
         for name in order:
@@ -93,15 +85,12 @@ def turns(contenders: dict[str, Call], rounds: int, timed: Callable[[Call], floa
     return seconds
 
 
-def results(aims: list[Aim], seconds: dict[str, list[float]], nbytes: int = 0) -> Iterator[dict[str, Any]]:
+def results(aims: list[Aim], seconds: Seconds, nbytes: int = 0) -> Iterator[dict[str, Any]]:
     """What was reached of each aim."""
-    for row in aims:
-        pairs = zip(seconds[row.of], seconds[row.to], strict=True)
-        reached = median(a / b for a, b in pairs) * row.factor
-        met = "aim" if reached >= row.aim else "least" if reached >= row.least else "no"
-        times = {name: median(seconds[name]) for name in (row.of, row.to)}
-        speed = {"copied_gb_per_second": 2 * nbytes / times["copy"] / 1e9} if "copy" in times else {}
-        yield {**row._asdict(), "reached": reached, "met": met, "seconds": times, **speed}
+    for aim in aims:
+        row = aim.row(seconds)
+        copied = row["seconds"].get("copy")
+        yield row | ({"copied_gb_per_second": 2 * nbytes / copied / 1e9} if copied else {})
 
 
 def drawn(place: Place, classes: int, dtype: torch.dtype, rows: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,33 +136,12 @@ def both_into(out: torch.Tensor) -> Callable[..., Any]:
     return fl.value_and_grad(fl.cross_entropy, out=out)
 
 
-def of_memory(place: Place, classes: int, name: str) -> Iterator[dict[str, Any]]:
-    """Loss, loss + gradient, scores and evaluation of gigabytes of logits, beside a copy."""
-    x, y = drawn(place, classes, DTYPES[name])
-    out = torch.empty_like(x)
-    check(x, y, out)
-    calls: dict[str, Call] = {
-        "copy": lambda: out.copy_(x),
-        "loss": lambda: fl.cross_entropy(x, y),
-        "gradient": lambda: both_into(out)(x, y),
-        "score": lambda: fl.score(x, y),
-        "evaluate": lambda: fl.evaluate(x, y),
-    }
-    text = f"{len(x)} × {classes} {name}"
-    aims = [
-        Aim("loss / half a copy", text, LEAST_LOSS[classes], 0.95, "copy", "loss", 0.5),
-        Aim("loss + gradient / copy", text, LEAST_GRADIENT[classes], 0.93, "copy", "gradient"),
-        Aim("score / loss", text, 0.85, 1.0, "loss", "score"),
-        Aim("evaluate / loss", text, 0.85, 1.0, "loss", "evaluate"),
-    ]
-    yield from results(aims, turns(calls, place.rounds, place.on_card), x.nbytes)
-
-
-def of_few_classes(place: Place, classes: int, name: str) -> Iterator[dict[str, Any]]:
-    """Loss, and loss + gradient, of short rows."""
+def of_memory(place: Place, classes: int, name: str, few: bool = False) -> Iterator[dict[str, Any]]:
+    """Loss, and loss + gradient, of gigabytes of logits beside a copy; with more than a few classes scores, too."""
     x, y = drawn(place, classes, DTYPES[name], 1 << 24 if classes == 10 and place.nbytes else 0)
     out = torch.empty_like(x)
     check(x, y, out)
+    of_loss, of_gradient = (AIMS_OF_FEW if few else AIMS)[classes]
     calls: dict[str, Call] = {
         "copy": lambda: out.copy_(x),
         "loss": lambda: fl.cross_entropy(x, y),
@@ -181,9 +149,12 @@ def of_few_classes(place: Place, classes: int, name: str) -> Iterator[dict[str, 
     }
     text = f"{len(x)} × {classes} {name}"
     aims = [
-        Aim("loss / half a copy", text, 0.60, 0.85, "copy", "loss", 0.5),
-        Aim("loss + gradient / copy", text, 0.60, 0.85, "copy", "gradient"),
+        Aim("loss / half a copy", text, *of_loss, ("copy",), "loss", 0.5),
+        Aim("loss + gradient / copy", text, *of_gradient, ("copy",), "gradient"),
     ]
+    if not few:
+        calls |= {"score": lambda: fl.score(x, y), "evaluate": lambda: fl.evaluate(x, y)}
+        aims += [Aim(f"{case} / loss", text, 0.85, 1.0, ("loss",), case) for case in ("score", "evaluate")]
     yield from results(aims, turns(calls, place.rounds, place.on_card), x.nbytes)
 
 
@@ -203,8 +174,8 @@ def of_torch(place: Place, compiled: bool) -> Iterator[dict[str, Any]]:
     agree(loss, fl.cross_entropy(x, y, reduction="none").double().mean(), 1e-6)
     agree(loss, functional.cross_entropy(x, y), 2**-7)
     who = "torch.compile" if compiled else "torch"
-    aim = Aim(f"{who} / ours", f"loss + gradient, {len(x)} × 128256 bfloat16", *((1.5, 2.5) if compiled else (4, 6)),
-              who, "ours")  # fmt: skip
+    ends = (1.5, 2.5) if compiled else (4.0, 6.0)
+    aim = Aim(f"{who} / ours", f"loss + gradient, {len(x)} × 128256 bfloat16", *ends, (who,), "ours")
     yield from results([aim], turns({who: backward, "ours": lambda: both(x, y)}, place.rounds, place.on_card))
 
 
@@ -224,7 +195,7 @@ def of_one_call(place: Place) -> Iterator[dict[str, Any]]:
         "loss + gradient": (backward, lambda: both(x, y)),
     }
     for what, (theirs, ours) in pairs.items():
-        aim = Aim("torch / ours, one call", f"32 × 1000 {what}", 1.0, 2.0, "torch", "ours")
+        aim = Aim("torch / ours, one call", f"32 × 1000 {what}", 1.0, 2.0, ("torch",), "ours")
         yield from results([aim], turns({"torch": theirs, "ours": ours}, place.rounds, timed))
 
 
@@ -244,36 +215,24 @@ def of_the_link(place: Place) -> Iterator[dict[str, Any]]:
         "ours, pinned": lambda: fl.cross_entropy(pinned, y, device="cuda"),
     }
     aims = [
-        Aim("host logits / pinned copy", f"{rows} × 32000 float32", 0.85, 0.97, "pinned copy", "ours"),
-        Aim("host logits / pinned copy", f"{rows} × 32000 float32, pinned", 0.85, 0.97, "pinned copy", "ours, pinned"),
+        Aim("host logits / pinned copy", f"{rows} × 32000 float32{how}", 0.85, 0.97, ("pinned copy",), f"ours{how}")
+        for how in ("", ", pinned")
     ]
     yield from results(aims, turns(calls, min(place.rounds, 5), place.in_all))
 
 
 Section = Callable[[Place], Iterator[dict[str, Any]]]
 SECTIONS: dict[str, Section] = {
-    **{
-        f"{name}-{classes}": partial(of_memory, classes=classes, name=name) for name in DTYPES for classes in LEAST_LOSS
-    },
-    **{
-        f"few-{name}-{classes}": partial(of_few_classes, classes=classes, name=name)
-        for name in DTYPES
-        for classes in (10, 256)
-    },
+    f"{'few-' if few else ''}{name}-{classes}": partial(of_memory, classes=classes, name=name, few=few)
+    for few in (False, True)
+    for name in DTYPES
+    for classes in (AIMS_OF_FEW if few else AIMS)
+} | {
     "torch": partial(of_torch, compiled=False),
     "compile": partial(of_torch, compiled=True),
     "call": of_one_call,
     "host": of_the_link,
 }
-
-
-def line(told: dict[str, Any]) -> str:
-    """A result as a line of text."""
-    times = ", ".join(f"{name} {seconds * 1e3:.4g} ms" for name, seconds in told["seconds"].items())
-    return (
-        f"{told['target']:<28} {told['what']:<44} {told['least']:>6.2f} {told['aim']:>6.2f} "
-        f"{told['reached']:>8.3f}  {told['met']:<5}  {times}"
-    )
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import fusedloss as fl
@@ -20,8 +19,9 @@ from fusedloss.bench.machine import about
 from fusedloss.bench.oracle import Truth, check, truth
 from fusedloss.bench.peers import OURS, obstacle
 from fusedloss.bench.suite import enter
-from fusedloss.bench.turns import Contender, ratio, take_turns
+from fusedloss.bench.turns import Contender, take_turns
 
+from .aims import HEADER, Aim, line
 from .record import save
 from .scaling import threaded
 
@@ -32,27 +32,15 @@ ROUNDS = 11
 BUDGET = 4.0  # seconds of a slow contender in a group
 
 
-class Row(NamedTuple):
-    """A ratio: how many times longer the fastest of `of` takes than `to`, times a factor."""
-
-    target: str
-    what: str
-    least: float
-    aim: float
-    of: tuple[str, ...]
-    to: str
-    factor: float = 1.0
-
-
 class Group(NamedTuple):
     """Rows whose contenders take turns. What a contender needs is made when its group is run."""
 
-    rows: list[Row]
+    aims: list[Aim]
     contenders: dict[str, Callable[[], Contender]]
 
     def only(self, pattern: str) -> "Group":
         """The rows that match, and their contenders."""
-        rows = [row for row in self.rows if re.search(pattern, f"{row.target} {row.what}")]
+        rows = [row for row in self.aims if re.search(pattern, f"{row.target} {row.what}")]
         names = {name for row in rows for name in (*row.of, row.to)}
         return Group(rows, {name: make for name, make in self.contenders.items() if name in names})
 
@@ -83,12 +71,12 @@ def of_memory(shape: Shape) -> Group:
     a, text = Arrays("hard", shape), shape_text(shape)
     places = {"buffer": "into a buffer", "gradient": "into a new array", "in-place": "in place"}
     rows = [
-        Row("cross_entropy / read", text, 0.93, 1.0, ("read",), "loss"),
+        Aim("cross_entropy / read", text, 0.93, 1.0, ("read",), "loss"),
         *(
-            Row("value_and_grad / copy", f"{text} {words}", 0.80, 0.95, ("copy",), case)
+            Aim("value_and_grad / copy", f"{text} {words}", 0.80, 0.95, ("copy",), case)
             for case, words in places.items()
         ),
-        Row("evaluate / cross_entropy", text, 0.75, 0.90, ("loss",), "evaluate"),
+        Aim("evaluate / cross_entropy", text, 0.75, 0.90, ("loss",), "evaluate"),
     ]
     made = {case: a.run(case) for case in ("loss", *places, "evaluate")}
     return Group(rows, {name: a.ceiling(name) for name in ("read", "copy")} | made)
@@ -103,7 +91,7 @@ def of_16_bits(shape: Shape) -> Group:
         for dtype, arrays in narrow.items():
             group.contenders[f"{case} {dtype}"] = arrays.run(case)
             what = f"{shape_text(shape)} {dtype} {case}"
-            group.rows.append(Row("16 bits / half of float32", what, 0.85, 1.0, (case,), f"{case} {dtype}", 0.5))
+            group.aims.append(Aim("16 bits / half of float32", what, 0.85, 1.0, (case,), f"{case} {dtype}", 0.5))
     return group
 
 
@@ -118,9 +106,9 @@ def of_peers(shape: Shape, case: str) -> Group:
         for peer in here:
             aims = eager if peer == "torch" else compiled
             if peer == "torch" or shape != (65536, 10):
-                group.rows.append(Row(f"{peer} / ours", what, *aims, (peer,), ours))
+                group.aims.append(Aim(f"{peer} / ours", what, *aims, (peer,), ours))
         if shape == (65536, 10) and compilers:
-            group.rows.append(Row("fastest compiler / ours", what, 1.5, 3.0, compilers, ours))
+            group.aims.append(Aim("fastest compiler / ours", what, 1.5, 3.0, compilers, ours))
         group.contenders[ours] = a.run(ours)
     group.contenders.update(here)
     return group
@@ -132,8 +120,8 @@ def of_door(shape: Shape) -> Group:
     if obstacle("torch"):
         return Group([], {})
     rows = [
-        Row("value_and_grad / fusedloss.torch", text, 1 / 1.15, 1.0, (OURS,), door),
-        Row("torch / fusedloss.torch", text, 8.0, 14.0, ("torch",), door),
+        Aim("value_and_grad / fusedloss.torch", text, 1 / 1.15, 1.0, (OURS,), door),
+        Aim("torch / fusedloss.torch", text, 8.0, 14.0, ("torch",), door),
     ]
 
     def through() -> Contender:
@@ -151,14 +139,14 @@ def of_door(shape: Shape) -> Group:
 def of_one_call(case: str) -> Group:
     """A call on arrays so small that only the call counts."""
     a = Arrays("hard", (32, 10))
-    rows = [] if obstacle("torch") else [Row("torch / ours, one call", f"32x10 {case}", 1.0, 3.0, ("torch",), OURS)]
+    rows = [] if obstacle("torch") else [Aim("torch / ours, one call", f"32x10 {case}", 1.0, 3.0, ("torch",), OURS)]
     return Group(rows, {peer: a.run(case, peer) for peer in (OURS, "torch")})
 
 
 def of_read(target: str, loss: str, shape: Shape, aim: float) -> Group:
     """A loss beside reading its arrays."""
     a = Arrays(loss, shape)
-    row = Row(target, shape_text(shape), 0.60, aim, ("read",), "loss")
+    row = Aim(target, shape_text(shape), 0.60, aim, ("read",), "loss")
     return Group([row], {"read": a.ceiling("read"), "loss": a.run("loss")})
 
 
@@ -170,7 +158,7 @@ def of_threads(shape: Shape) -> Group:
         one, all_ = f"{case}, 1 thread", f"{case}, {many} threads"
         group.contenders[one] = lambda make=make: threaded(make(), 1)
         group.contenders[all_] = lambda make=make: threaded(make(), many)
-        group.rows.append(Row(f"{many} threads / 1", f"{shape_text(shape)} {case}", 1.85, 1.95, (one,), all_))
+        group.aims.append(Aim(f"{many} threads / 1", f"{shape_text(shape)} {case}", 1.85, 1.95, (one,), all_))
     return group
 
 
@@ -182,7 +170,7 @@ def of_options(shape: Shape, case: str) -> Group:
         made[loss] = Arrays(loss, shape).run(case)
         factor = moved[LOSSES[loss].target == "soft"] / moved[0]
         what = f"{shape_text(shape)} {loss} {case}"
-        rows.append(Row("variant / hard, a byte", what, 0.80, 0.95, ("hard",), loss, factor))
+        rows.append(Aim("variant / hard, a byte", what, 0.80, 0.95, ("hard",), loss, factor))
     return Group(rows, made)
 
 
@@ -206,20 +194,8 @@ def measured(group: Group, rounds: int) -> Iterator[dict[str, Any]]:
         seconds = take_turns({name: make() for name, make in group.contenders.items()}, rounds, BUDGET)
     finally:
         fl.set_num_threads(many)
-    for row in group.rows:
-        reached = min(ratio(seconds, of, row.to) for of in row.of) * row.factor
-        met = "aim" if reached >= row.aim else "least" if reached >= row.least else "no"
-        times = {name: median(seconds[name]) for name in (*row.of, row.to)}
-        yield {**row._asdict(), "reached": reached, "met": met, "seconds": times}
-
-
-def line(told: dict[str, Any]) -> str:
-    """A row as a line of text."""
-    times = ", ".join(f"{name} {seconds * 1e3:.4g} ms" for name, seconds in told["seconds"].items())
-    return (
-        f"{told['target']:<32} {told['what']:<32} {told['least']:>6.2f} {told['aim']:>6.2f} "
-        f"{told['reached']:>8.2f}  {told['met']:<5}  {times}"
-    )
+    for aim in group.aims:
+        yield aim.row(seconds)
 
 
 def main() -> None:
@@ -231,13 +207,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="default: bench/results/targets.json, unless --only is given")
     given = parser.parse_args()
     here, results = about(), []
-    print(f"{'target':<32} {'of':<32} {'least':>6} {'aim':>6} {'reached':>8}  met")
+    print(HEADER)
     for group in groups():
         chosen = group.only(given.only)  # the arrays of the last group go when this one takes its name
         if given.list:
-            for row in chosen.rows:
-                print(f"{row.target:<32} {row.what:<32} {row.least:>6.2f} {row.aim:>6.2f}")
-        elif chosen.rows:
+            for aim in chosen.aims:
+                print(line(aim._asdict()))
+        elif chosen.aims:
             for told in measured(chosen, given.rounds):
                 results.append(told)
                 print(line(told), flush=True)

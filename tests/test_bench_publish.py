@@ -159,7 +159,7 @@ class TestTargets:
     @pytest.mark.parametrize(("reached", "met"), [(0.9, "no"), (1.0, "least"), (3.0, "aim")])
     def test_the_fastest_of_some_times_a_factor(self, monkeypatch, reached, met):
         monkeypatch.setattr(targets, "take_turns", lambda *_: {"a": [4.0], "b": [2 * reached], "c": [1.0]})
-        row = targets.Row("t", "w", 1.0, 3.0, ("a", "b") if reached < 2 else ("b",), "c", 0.5)
+        row = targets.Aim("t", "w", 1.0, 3.0, ("a", "b") if reached < 2 else ("b",), "c", 0.5)
         (told,) = targets.measured(targets.Group([row], {}), 1)
         assert (told["reached"], told["met"]) == (pytest.approx(reached), met)
 
