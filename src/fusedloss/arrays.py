@@ -127,11 +127,14 @@ def addresses(array: Any) -> Array:
     return cast("Array", array.extent() if on_card(array) else array)
 
 
+_NUMPYS = np.ndarray, np.generic  # a union would be looked into at every call
+
+
 def give(result: Any, like: Any) -> Any:
     """Turn a result into the kind of array that ``like``, the caller's own, is; without a copy where that can."""
     if on_card(result):
         return cuda.module("kinds").give(result, like)
-    if type(like) is np.ndarray or isinstance(like, np.ndarray | np.generic):
+    if isinstance(like, _NUMPYS):
         return result
     if _is_kind(like, "tensorflow"):  # it may demand more alignment than an array has
         return sys.modules["tensorflow"].convert_to_tensor(result)

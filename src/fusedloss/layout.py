@@ -3,11 +3,15 @@
 Everything here is arithmetic on integers; no array is touched. The kernel contract states the normal forms.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import prod
-from typing import Literal, NamedTuple
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from fusedloss.kernels import SEGMENT
 
@@ -15,6 +19,9 @@ Form = Literal["rows", "elements", "labels"]
 """Rows along a class axis, (outer, C, inner); elements, (rows, cols); elements of labels, (rows, labels)."""
 
 Shape = tuple[int, ...]
+
+Kind = tuple[np.dtype[Any], Shape]
+"""The dtype and the strides of an array."""
 
 _BLOCK_BYTES, _LEAST_BYTES = 1 << 20, 1 << 18
 _BLOCKS = 8  # at least, where they do not become smaller than that: for threads to share evenly
@@ -80,11 +87,12 @@ def slabs(shape: Shape, positions: int) -> Slabs:
     return Slabs(shape, cut, max(positions // inner, 1))
 
 
+kind_of: Callable[[Any], Kind] = attrgetter("dtype", "strides")
+
+
 @lru_cache(maxsize=1024)
-def layout(
-    form: Form, axis: int, shape: Shape, itemsize: int, strides: tuple[Shape, ...], native: tuple[bool, ...]
-) -> Layout:
-    """Decide the normal form of arrays of one shape, with the strides of each.
+def layout(form: Form, axis: int, shape: Shape, itemsize: int, kinds: tuple[Kind, ...]) -> Layout:
+    """Decide the normal form of arrays of one shape.
 
     Parameters
     ----------
@@ -92,11 +100,12 @@ def layout(
         The form, and the class axis of rows.
     shape, itemsize
         The logits' shape and the bytes of an element.
-    strides, native
-        The strides of every array of that shape that the kernel takes, and whether it is in native byte order. Kernels
-        read no other.
+    kinds
+        The dtype and the strides of every array of that shape that the kernel takes. Kernels read native byte order
+        alone.
     """
-    normal = _normal(form, axis, shape, strides) if all(native) else None
+    native = all(dtype.isnative for dtype, _ in kinds)
+    normal = _normal(form, axis, shape, tuple(strides for _, strides in kinds)) if native else None
     if normal is None:
         cuts = row_slabs(form, axis, shape, itemsize)
         return Layout(None, cuts.count, 1)

@@ -16,7 +16,7 @@ from . import cuda
 from .arrays import Array
 from .backends import resolve
 from .check import Problem, is_target_offence, offence
-from .layout import Form, Layout, Shape, across, contiguous_form, count_units, layout, row_slabs
+from .layout import Layout, Shape, across, contiguous_form, count_units, kind_of, layout, row_slabs
 from .threads import Run, run_blocks
 
 Bind = Callable[..., Run]
@@ -61,22 +61,10 @@ def plan(
     """Decide how a problem is run that writes to ``writes``, ``rows`` and sums of shape ``partial``."""
     x = problem.x
     backend = resolve(problem.device, x)
-    kinds = *map(_kind, problem.reads.values()), *map(_kind, writes.values())
-    form = _layout(problem.form, problem.axis, x.shape, x.itemsize, kinds)
+    kinds = *map(kind_of, problem.reads.values()), *map(kind_of, writes.values())
+    form = layout(problem.form, problem.axis, x.shape, x.itemsize, kinds)
     rows, fixed = {**problem.rows, **rows}, {**problem.fixed, **fixed}
     return Plan(problem, backend, kernel, form, writes, rows, fixed, partial, scratch)
-
-
-_kind = attrgetter("dtype", "strides")
-
-
-@lru_cache(maxsize=1024)
-def _layout(
-    form: Form, axis: int, shape: Shape, itemsize: int, kinds: tuple[tuple[np.dtype[Any], Shape], ...]
-) -> Layout:
-    """Decide the normal form of arrays by the dtype and the strides of each."""
-    strides, native = tuple(strides for _, strides in kinds), tuple(dtype.isnative for dtype, _ in kinds)
-    return layout(form, axis, shape, itemsize, strides, native)
 
 
 def run(plan: Plan) -> Any:

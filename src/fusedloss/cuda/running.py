@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays import on_card
 from ..check import Problem
-from ..layout import across, contiguous_form, count_units, layout, positions, slabs
+from ..layout import across, contiguous_form, count_units, kind_of, layout, positions, slabs
 from ..plan import Kernel, Plan
 from . import module
 from .arrays import CardArray, Shape
@@ -63,8 +63,8 @@ def enqueue(
     if call.has_witness(problem):
         # what is wrong is read from the logits afterwards, which a gradient must not have replaced by then
         kept = {name: _apart(call, array, x) for name, array in kept.items()}
-    strides = tuple([array.strides for array in (*reads.values(), *kept.values())])
-    normal = layout(problem.form, problem.axis, x.shape, x.itemsize, strides, (True,) * len(strides)).normal
+    kinds = *map(kind_of, reads.values()), *map(kind_of, kept.values())
+    normal = layout(problem.form, problem.axis, x.shape, x.itemsize, kinds).normal
     if normal is None or not all(array.aligned for array in kept.values()):
         normal = contiguous_form(problem.form, problem.axis, x.shape)
         reads = {name: call.contiguous(array) for name, array in reads.items()}
@@ -104,8 +104,7 @@ def _apart(call: Call, array: CardArray, x: CardArray) -> CardArray:
 def segments(problem: Problem) -> int:
     """Count the partial sums of a problem of elements that is ``ready``."""
     x = problem.x
-    strides = tuple([array.strides for array in problem.reads.values()])
-    return layout(problem.form, problem.axis, x.shape, x.itemsize, strides, (True,) * len(strides)).units
+    return layout(problem.form, problem.axis, x.shape, x.itemsize, tuple(map(kind_of, problem.reads.values()))).units
 
 
 def tally_block(units: int, partial: Shape) -> int:

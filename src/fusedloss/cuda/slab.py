@@ -68,10 +68,9 @@ class Slab:
         """What is sent of the arrays that are read, without repetitions if a kernel can have it so; the normal form."""
         form, axis = self.plan.problem.form, self.plan.problem.axis
         distinct = {name: _distinct(array) for name, array in self._reads.items()}
-        strides = [_spread(array, self.shape) for array in distinct.values()]
-        size = self._reads["x"].itemsize
-        strides += [packed(self.shape, array.itemsize) for array in self.plan.writes.values()]
-        normal = layout(form, axis, self.shape, size, tuple(strides), (True,) * len(strides)).normal
+        kinds = [(array.dtype, _spread(array, self.shape)) for array in distinct.values()]
+        kinds += [(array.dtype, packed(self.shape, array.itemsize)) for array in self.plan.writes.values()]
+        normal = layout(form, axis, self.shape, self._reads["x"].itemsize, tuple(kinds)).normal
         if normal is None:
             return self._reads, contiguous_form(form, axis, self.shape)
         return distinct, normal
