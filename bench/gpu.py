@@ -35,8 +35,8 @@ SPEED = [
     "few-float32-10", "few-float32-256", "torch", "call", "host",
 ]  # fmt: skip
 SUITE = [
-    "test_kernels.py", "test_kernels_elements.py", "test_kernels_scores.py", "test_losses.py", "test_scores.py",
-    "test_activations.py", "test_evaluation.py", "test_edges.py", "test_golden.py",
+    "test_kernels.py", "test_kernels_probs.py", "test_kernels_elements.py", "test_kernels_scores.py", "test_losses.py",
+    "test_scores.py", "test_activations.py", "test_evaluation.py", "test_edges.py", "test_golden.py",
 ]  # fmt: skip
 PACKAGES = ("numpy", "numba", "numba-cuda", "cuda-bindings", "torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "jax")
 

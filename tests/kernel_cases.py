@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from fusedloss.kernels import SEGMENT, cuda_card
 
 KERNELS = ["reference", "cpu", "cuda"]
@@ -53,6 +54,16 @@ LOSS_OPTIONS: dict[str, dict[str, Any]] = {
 
 def result_dtype(x: np.ndarray) -> np.dtype:
     return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+
+def column_of(values, dtype=np.float32):
+    """Rows of logits, in normal form."""
+    return np.asarray(values, dtype)[:, :, None]
+
+
+def in_rows(x):
+    """An (outer, C, inner) array as float64 rows."""
+    return torch.tensor(np.moveaxis(x.astype(np.float64), 1, 2).reshape(-1, x.shape[1]))
 
 
 def row_loss(kernels: ModuleType, name: str, x, target, *, grad=None, pieces=1, **options):
@@ -109,6 +120,16 @@ def assert_close(got, want, ulps=4, scale=0.0, dtype=None):
     size = np.maximum(np.maximum(np.abs(want[finite]), smallest), scale)
     worst = np.max(np.abs(got[finite] - want[finite]) / (unit * size), initial=0)
     assert worst <= ulps, f"off by {worst:.1f} units in the last place"
+
+
+def aligned(array, offset=0):
+    """The same values, from so many elements after a multiple of 16 bytes on, with something before and after."""
+    size = array.itemsize
+    room = np.full(array.size + 96, 99).astype(array.dtype)
+    start = (-room.ctypes.data % 64) // size + 16 // min(size, 16) + offset
+    view = room[start : start + array.size].reshape(array.shape)
+    view[...] = array
+    return view
 
 
 def bits(array: np.ndarray) -> bytes:

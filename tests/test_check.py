@@ -4,6 +4,7 @@ what was expected. Nothing of it needs a kernel, but for targets and probabiliti
 import ml_dtypes
 import numpy as np
 import pytest
+from refusals import refuses
 
 import fusedloss as fl
 
@@ -32,15 +33,6 @@ def loss(request):
 
 def name_of(loss):
     return {"log_loss": "probs", "binary_log_loss": "probs", "mse": "pred"}.get(loss.__name__, "logits")
-
-
-def refuses(error, message, call, *args, **options):
-    """Check the type of an error, also as a built-in one, and the whole of its message."""
-    with pytest.raises(TypeError if error is fl.DTypeError else ValueError) as caught:
-        call(*args, **options)
-    assert type(caught.value) is error
-    assert isinstance(caught.value, fl.FusedLossError)
-    assert str(caught.value) == message
 
 
 class TestLogits:
@@ -348,54 +340,3 @@ class TestDevices:
         backends._resolve.cache_clear()
         refuses(fl.DeviceError, f"FUSEDLOSS_DEVICE is 'tpu', {self.NAMES}", fl.mse, X, SOFT)
         backends._resolve.cache_clear()
-
-
-def read_only(array):
-    array.flags.writeable = False
-    return array
-
-
-REPEATED = np.lib.stride_tricks.as_strided(np.zeros(10, np.float32), (4, 10), (0, 4))
-
-
-class TestOut:
-    @pytest.mark.parametrize(
-        ("out", "error", "message"),
-        [
-            ([0.0], fl.DTypeError, "out is a list, expected an array of dtype float32 and shape (4, 10)"),
-            (np.zeros(40, np.float32), fl.ShapeError, "out has shape (40,), expected (4, 10)"),
-            (np.zeros((4, 10)), fl.DTypeError, "out has dtype float64, expected float32"),
-            (np.zeros((4, 10), np.int32), fl.DTypeError, "out has dtype int32, expected float32"),
-            (read_only(X.copy()), fl.OptionError, "out is read-only, expected a writable array"),
-            (REPEATED, fl.OptionError, "out is broadcast, expected an array whose elements are distinct"),
-        ],
-        ids=["list", "shape", "dtype", "integers", "read-only", "broadcast"],
-    )
-    def test_unfit(self, out, error, message):
-        for loss in (fl.cross_entropy, fl.mse):
-            refuses(error, message, fl.value_and_grad(loss, out=out), X, LOSSES[loss][1])
-        for activation in (fl.softmax, fl.sigmoid):
-            refuses(error, message, activation, X, out=out)
-
-    def test_for_logsumexp(self):
-        half = X.astype(np.float16)
-        refuses(fl.DTypeError, "out has dtype float16, expected float32", fl.logsumexp, half, out=half[:, 0])
-        refuses(fl.ShapeError, "out has shape (4, 10), expected (4,)", fl.logsumexp, half, out=X)
-
-    def test_overlapping(self):
-        memory = np.zeros(100, np.float32)
-        logits, target = memory[:40].reshape(4, 10), memory[40:80].reshape(4, 10)
-        for loss in (fl.cross_entropy, fl.binary_cross_entropy):
-            call = fl.value_and_grad(loss, out=memory[1:41].reshape(4, 10))
-            message = "out overlaps logits in part, expected memory of its own, or out=logits"
-            refuses(fl.OptionError, message, call, logits, target)
-            message = "out overlaps target, expected memory of its own, or out=logits"
-            refuses(fl.OptionError, message, fl.value_and_grad(loss, out=target), logits, target)
-        weight, out = memory[:40].reshape(4, 10), memory[30:70].reshape(4, 10)
-        message = "out overlaps pos_weight, expected memory of its own, or out=logits"
-        call = fl.value_and_grad(fl.binary_cross_entropy, out=out)
-        refuses(fl.OptionError, message, call, np.zeros((4, 10), np.float32), SOFT, pos_weight=weight)
-        message = "out overlaps x in part, expected memory of its own, or out=x"
-        square = memory.reshape(10, 10)
-        refuses(fl.OptionError, message, fl.softmax, square, out=square[::-1])
-        refuses(fl.OptionError, message, fl.log_softmax, square, out=square.T)
