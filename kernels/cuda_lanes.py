@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from .cuda_machine import (
-    atomic_least,
     block,
     blocks,
     fmax,
@@ -30,11 +29,10 @@ from .cuda_machine import (
     sync,
     table,
     thread,
-    wide,
 )  # fmt: skip
 from .cuda_ops import SIZES
 from .cuda_parts import BATCH, CudaOptions, batch, device_functions, entry, no_sums
-from .cuda_row_sums import group_sums, hard_target
+from .cuda_row_sums import group_sums, row_target
 from .cuda_rows import place, row_finisher
 
 TILE_BYTES = 256
@@ -211,40 +209,27 @@ def make_lanes(options: CudaOptions) -> Any:
     """The kernel with a row a thread, for these options."""
     device, size, real_size = device_functions(options), SIZES[options.logits], SIZES[options.real]
     sums_of, write, finish = lane_sums(options, device), lane_writer(options, device), row_finisher(options, device)
-    (bring, give), clear, aim = tile_mover(options), lane_eraser(options), hard_target(options, device)
+    (bring, give), clear, aim = tile_mover(options), lane_eraser(options), row_target(options, device)
     convert, together, put, tiled = real(options.real), options.threads, poke(options.real), options.tiled
-    hard, written, lossy, nan = (
-        options.target == "hard",
-        options.output != "",
-        options.result == "loss",
-        options.real_type(math.nan),
-    )
-    weight_of = peek(options.real)
+    written = options.output != ""
 
     @jit
     def lanes(form: Any, logits: Any, targets: Any, outputs: Any, weights: Any, to: Any, terms: Any, curve: Any) -> Any:
-        (inner, classes, _, lo, hi), (class_weight, sample_weight, ignore_index, status) = form, weights
+        inner, classes, _, lo, hi = form
         first = lo + block() * together
         while first < hi:
             number = first + thread()
-            live, weight, aimed = number < hi, 1.0, (-1, nan, 0.0)
-            here = number if live else lo
+            here = number if number < hi else lo
             at = logits[0] + place(here, inner, logits[1], logits[3])
             to_row = outputs[0] + place(here, inner, outputs[1], outputs[3])
             if tiled:
                 bring(logits[0] + first * logits[1], min(together, hi - first) * classes * size)
-            if sample_weight != 0:
-                weight = wide(weight_of(sample_weight + real_size * here))
-            if hard:
-                aimed = aim(at, logits[2], targets[0], here, classes, ignore_index, class_weight, weight, curve)
-                if aimed[0] == classes:
-                    if live:
-                        atomic_least(status, number)
-                    live = False
-            masked = lossy and (weight == 0.0 or (hard and aimed[0] < 0))
+            live, weight, aimed, masked = aim(
+                at, logits[2], targets[0], here, classes, number < hi, True, weights, curve
+            )
             n = classes if live and not masked else 0
             near, step = (thread() * classes * size, size) if tiled else (at, logits[2])
-            beside = near, step, targets[0] + place(here, inner, targets[1], targets[3]), targets[2], class_weight
+            beside = near, step, targets[0] + place(here, inner, targets[1], targets[3]), targets[2], weights[0]
             sums = sums_of(beside, n, (aimed[0], aimed[1], following(aimed[1])), curve)
             row = at, logits[2], n
             factors = finish(row, number, live and not masked, 0, aimed, sums, weight, to, terms, curve)

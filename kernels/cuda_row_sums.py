@@ -6,7 +6,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from .cuda_machine import fmax, jit, peek, poke, real, select, vote_any, whole, wide
+from .cuda_machine import atomic_least, fmax, jit, peek, poke, real, select, vote_any, whole, wide
 from .cuda_ops import LOWEST, SIZES, greater, over_group, plus
 from .cuda_parts import BATCH, CudaOptions, lanes_sums
 
@@ -50,26 +50,35 @@ def group_sums(options: CudaOptions) -> Any:
     return together
 
 
-def hard_target(options: CudaOptions, device: SimpleNamespace) -> Any:
-    """A row's class (-1 where it is masked, `classes` where out of range), its logit and weight."""
+def row_target(options: CudaOptions, device: SimpleNamespace) -> Any:
+    """Whether a row is there and right; its weight; its class, whose logit, and whose weight; whether it is masked.
+
+    The class is -1 where there is none, or it is masked. One that is out of range is reported, by one thread.
+    """
     one, at_class, weight_of = peek(options.logits), peek(options.target_code or "i8"), peek(options.real)
     transform, real_size, target_size = device.transform, SIZES[options.real], int((options.target_code or "i8")[1])
-    nan = options.real_type(math.nan)
+    hard, lossy, nan = options.target == "hard", options.result == "loss", options.real_type(math.nan)
 
     @jit
-    def aim(at: Any, step: Any, targets: Any, number: Any, classes: Any, ignore_index: Any, class_weight: Any,
-            weight: Any, curve: Any) -> Any:  # fmt: skip
-        target = at_class(targets + target_size * number)
-        z, mass = nan, 0.0
-        if target == ignore_index or weight == 0.0:
-            target = -1
-        elif target < 0 or target >= classes:
-            target = classes
-        else:
-            z, mass = transform(one(at + step * target), curve), 1.0
-            if class_weight != 0:
-                mass = wide(weight_of(class_weight + real_size * target))
-        return target, z, mass
+    def aim(at: Any, step: Any, targets: Any, number: Any, classes: Any, live: Any, reports: Any, weights: Any,
+            curve: Any) -> Any:  # fmt: skip
+        class_weight, sample_weight, ignore_index, status = weights
+        weight, target, z, mass = 1.0, -1, nan, 0.0
+        if sample_weight != 0:
+            weight = wide(weight_of(sample_weight + real_size * number))
+        masked = weight == 0.0
+        if hard:
+            index = at_class(targets + target_size * number)
+            masked = masked or index == ignore_index
+            if not masked and (index < 0 or index >= classes):
+                if live and reports:
+                    atomic_least(status, number)
+                live = False
+            elif not masked:
+                target, z, mass = index, transform(one(at + step * index), curve), 1.0
+                if class_weight != 0:
+                    mass = wide(weight_of(class_weight + real_size * index))
+        return live, weight, (target, z, mass), lossy and masked
 
     return aim
 

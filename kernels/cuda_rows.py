@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from .cuda_machine import (
-    atomic_least,
     block,
     blocks,
     chain,
@@ -36,10 +35,22 @@ from .cuda_machine import (
 from .cuda_ops import SIZES, SLOT, greater, over_group
 from .cuda_parts import CudaOptions, batch, device_functions, entry, no_sums
 from .cuda_row_loads import operand_loader, rest_loader, rest_operand_loader, row_loader
-from .cuda_row_sums import SLOTS, group_sums, hard_target, row_values, scores
+from .cuda_row_sums import SLOTS, group_sums, row_target, row_values, scores
 
 ROOM = SLOTS * SLOT
 """Where a row begins in shared memory."""
+
+
+def vector_loader(options: CudaOptions, device: SimpleNamespace, shifted: bool, careful: bool, n: int) -> Any:
+    """Load `n` of a thread's vectors of a row, all in flight at once."""
+    load, group = row_loader(options, device, shifted, careful), options.group
+
+    @jit
+    def load_next(j: Any, a: Any) -> Any:
+        row, k, curve = a
+        return load(row, k + j * group, curve)
+
+    return table(load_next, n)
 
 
 def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) -> Any:
@@ -48,16 +59,6 @@ def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) ->
     rest, add = rest_loader(options, device), batch(options, device)
     operands, some_operands = operand_loader(options, lanes), rest_operand_loader(options, lanes)
     stride, flight = group * lanes, options.vectors
-
-    def loader(careful: bool, n: int) -> Any:
-        load = row_loader(options, device, shifted, careful)
-
-        @jit
-        def load_next(j: Any, a: Any) -> Any:
-            row, k, curve = a
-            return load(row, k + j * group, curve)
-
-        return table(load_next, n)
 
     @jit
     def targets_next(items: Any, j: Any, a: Any) -> Any:
@@ -69,7 +70,9 @@ def thread_sums(options: CudaOptions, device: SimpleNamespace, shifted: bool) ->
         beside, c, target = a
         return operands(items[0], beside, c + j * stride, target)[1]
 
-    several, last, single = loader(False, flight), loader(True, flight), loader(True, 1)
+    several, last, single = (
+        vector_loader(options, device, shifted, *how) for how in ((False, flight), (True, flight), (True, 1))
+    )
     targets, weights = each(targets_next), each(weights_next)
 
     @jit
@@ -248,51 +251,28 @@ def row_finisher(options: CudaOptions, device: SimpleNamespace) -> Any:
 
 def make_rows(options: CudaOptions) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
-    device, group, size, real_size = (
-        device_functions(options),
-        options.group,
-        SIZES[options.logits],
-        SIZES[options.real],
-    )
+    device, group = device_functions(options), options.group
+    size, real_size = SIZES[options.logits], SIZES[options.real]
     sums_of, write, finish = (make(options, device) for make in (row_sums, row_writer, row_finisher))
-    clear = row_eraser(options)
-    aim, convert, together, put = (
-        hard_target(options, device),
-        real(options.real),
-        options.threads // group,
-        poke(options.real),
-    )
-    hard, written, lossy, nan = (
-        options.target == "hard",
-        options.output != "",
-        options.result == "loss",
-        options.real_type(math.nan),
-    )
-    weight_of = peek(options.real)
+    clear, aim, together = row_eraser(options), row_target(options, device), options.threads // group
+    convert, put, written = real(options.real), poke(options.real), options.output != ""
 
     @jit
     def rows(form: Any, logits: Any, targets: Any, outputs: Any, weights: Any, to: Any, terms: Any, curve: Any) -> Any:
-        (inner, classes, kept, lo, hi), (class_weight, sample_weight, ignore_index, status) = form, weights
+        inner, classes, kept, lo, hi = form
         mine, lane = thread() // group, thread() % group
         number = lo + block() * together + mine
         while number - mine < hi:
-            live, weight, aimed = number < hi, 1.0, (-1, nan, 0.0)
-            here = number if live else lo
+            here = number if number < hi else lo
             at = logits[0] + place(here, inner, logits[1], logits[3])
-            if sample_weight != 0:
-                weight = wide(weight_of(sample_weight + real_size * here))
-            if hard:
-                aimed = aim(at, size, targets[0], here, classes, ignore_index, class_weight, weight, curve)
-                if aimed[0] == classes:
-                    if live and lane == 0:
-                        atomic_least(status, number)
-                    live = False
-            masked = lossy and (weight == 0.0 or (hard and aimed[0] < 0))
+            live, weight, aimed, masked = aim(
+                at, size, targets[0], here, classes, number < hi, lane == 0, weights, curve
+            )
             n = classes if live and not masked else 0
             shift = at & 15
             safe = (shift + n * size) // 16 - 1 if shift != 0 else n * size // 16
             row = at, shift, safe, kept, ROOM + 16 * kept * mine
-            beside = targets[0] + place(here, inner, targets[1], targets[3]), class_weight
+            beside = targets[0] + place(here, inner, targets[1], targets[3]), weights[0]
             sums = sums_of(row, beside, n, lane, (aimed[0], aimed[1], following(aimed[1])), curve)
             factors = finish((at, size, n), number, live and not masked, lane, aimed, sums, weight, to, terms, curve)
             to_row = outputs[0] + place(here, inner, outputs[1], outputs[3])

@@ -34,7 +34,7 @@ class Plant(NamedTuple):
 ROW_SYNC = "        sync()\n        return among"
 OWNER = "return value(transform(x, curve), y, w, k == ahead,"
 TAIL = "transform(one(at + k * size), curve) if k < left else minus"
-AIMED = "z, mass = transform(one(at + step * target), curve), 1.0"
+AIMED = "z, mass = index, transform(one(at + step * index), curve), 1.0"
 FACTOR = "mass, rest, square, base = factor * mass, factor * rest, factor * factor * square, raised"
 RELATIVE = "return factor * total, factor * (energy + wide(fall) * total), factor * rest, factor * factor * square"
 IN_USE = "        sync()  # what is there is still in use\n"
@@ -51,13 +51,13 @@ PLANTS = {
     "a missing barrier": Plant(ROW_SYNC, ROW_SYNC[15:], "blocks"),
     "a short reduction": Plant("    if lanes == 1:\n", "    if lanes <= 2:\n", "rows"),
     "a wrong owner of the label column": Plant(OWNER, OWNER.replace("ahead,", "ahead + 1,"), "rows"),
-    "the logit of another class": Plant(AIMED, AIMED.replace("* target)", "* (target ^ 1))"), "rows"),
+    "the logit of another class": Plant(AIMED, AIMED.replace("* index)", "* (index ^ 1))"), "rows"),
     "an unmasked tail": Plant(TAIL, TAIL.removesuffix(" if k < left else minus"), "rows"),
     "vectors left out": Plant("        while k < vectors:", "        while k + group < vectors:", "rows"),
     "rows forgotten": Plant("number += blocks() *", "number += (blocks() + 1) *", "rows"),
     "tiles forgotten": Plant("first += blocks() *", "first += (blocks() + 1) *", "tiles"),
-    "a status that is the last": Plant(LEAST, LEAST.replace("atomic_least", 'poke("i8")'), "status", "cuda_rows"),
-    "a status past the rows": Plant("aimed[0] == classes:", "aimed[0] > classes:", "status", "cuda_rows"),
+    "a status that is the last": Plant(LEAST, LEAST.replace("atomic_least", 'poke("i8")'), "status", "cuda_row_sums"),
+    "a status past the rows": Plant("index >= classes)", "index > classes)", "status", "cuda_row_sums"),
     "sums at a maximum that has risen": Plant(FACTOR, "base = raised", "rows"),
     "sums of threads at maxima of their own": Plant(RELATIVE, APART, "rows"),
     "a tile replaced while it is used": Plant(IN_USE, "", "tiles"),
