@@ -5,9 +5,9 @@ The kernel contract
 A backend is a module (``reference``, ``cpu``), or an object that ``cuda`` makes for a stream of a card, with the
 functions below, all under the same names. Each *binds* one call: it takes arrays in normal form, options and
 preallocated outputs, picks the specialised kernel, and returns ``run(lo, hi) -> int``, which fills rows ``lo … hi-1``
-of the outputs. ``run`` allocates nothing that grows with the batch, raises nothing, reduces nothing over the batch,
-touches no other row, releases the GIL, and may be called from any thread for disjoint ranges. It returns the first
-offence it met (see *Status*), or -1.
+of the outputs. ``run`` allocates nothing that grows with the batch, raises nothing, reduces nothing over the batch but
+the sums of blocks that it is asked for, touches no other row, releases the GIL, and may be called from any thread for
+disjoint ranges. It returns the first offence it met (see *Status*), or -1.
 
 Normal form of the row kernels
     ``x`` is ``(outer, C, inner)`` with any strides, native byte order, of dtype float16, bfloat16, float32 or float64.
@@ -19,14 +19,17 @@ Normal form of the row kernels
     ``grad`` and ``out`` are ``(outer, C, inner)`` of the dtype of ``x``, any strides; ``grad`` may be ``x`` itself.
     A row is masked when its hard target is ``ignore_index`` or its sample weight is 0: it does not count, its loss is
     0 and its gradient row is zeros. ``grad_scale`` multiplies every gradient.
+    For arrays in host memory, ``sums``, float64 of shape (blocks, 2), may be given: ``run(lo, hi)`` then fills
+    ``sums[lo // block]`` for each block of ``block`` rows with Σ loss and the number of rows whose hard target is not
+    ``ignore_index``.
 
 ::
 
     cross_entropy(x, target, loss, grad, *, class_weight, sample_weight, ignore_index, label_smoothing, z_loss,
-                  logit_scale, softcap, grad_scale)
-    kl_divergence(x, target, loss, grad, *, sample_weight, logit_scale, grad_scale)
+                  logit_scale, softcap, grad_scale, block, sums)
+    kl_divergence(x, target, loss, grad, *, sample_weight, logit_scale, grad_scale, block, sums)
     log_loss(x, target, loss, grad, *, class_weight, sample_weight, ignore_index, label_smoothing, eps, log_eps,
-             normalize, grad_scale)
+             normalize, grad_scale, block, sums)
     softmax(x, out)    log_softmax(x, out)    logsumexp(x, out)          # the last: ``out`` is (R,), the result dtype
     score(x, target, *, ignore_index, logit_scale, softcap, log_normalizer, prediction, confidence, entropy,
           nll, rank, brier)     # target (R,) or None; prediction, rank int64; nll, rank, brier None without a target

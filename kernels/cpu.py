@@ -37,10 +37,13 @@ BUNDLE, ELEMENT_BUNDLE = 4, 2
 registers of 512 bits: one alone waits for each of its steps. Two of 256 bits make one vector and go so anyway."""
 
 
-_rows, _lanes, _probs, _elements, _tally_binary = (
-    lru_cache(maxsize=None)(make)
-    for make in (make_rows, make_lanes, make_probs, make_elements, cpu_tally.make_tally_binary)
-)
+def _compiled(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The entry point of the kernel that `make` makes for some options, for a `CALL`: Numba's dispatcher is slower."""
+    return cache(lambda options: make(options).compile(CALL))
+
+
+_rows, _lanes, _probs, _elements = map(_compiled, (make_rows, make_lanes, make_probs, make_elements))
+_tally_binary = cache(cpu_tally.make_tally_binary)
 
 
 @cache
@@ -53,6 +56,11 @@ def memory_format(dtype: np.dtype[Any], real: str, lies: str = "dense") -> Forma
 def logits_format(dtype: np.dtype[Any]) -> Format:
     """How logits of a dtype are loaded."""
     return memory_format(dtype, "f8" if dtype.itemsize == 8 else "f4")
+
+
+def _abreast(fmt: Format, vectors: int) -> Format:
+    """So many vectors of a format side by side, where there are registers for them."""
+    return replace(fmt, lanes=fmt.lanes * vectors) if processor_has("avx512f") else fmt
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -96,9 +104,9 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     fmt, side_by_side = replace(logits_format(dtype), flushed=True), _dense(1, x, target, out)
     in_rows, turned = side_by_side and classes > FEW_CLASSES, side_by_side and inner == 1
     gathered = not (in_rows or turned) and (not _dense(2, x, target, out) or inner < fmt.lanes)
-    lanes = fmt.lanes * (BUNDLE if processor_has("avx512f") else 1)
-    if flags.transform == "softcap" if in_rows else not gathered and (outer if turned else inner) >= lanes:
-        fmt = replace(fmt, lanes=lanes)
+    bundle, tile = _abreast(fmt, BUNDLE), outer if turned else inner
+    if (in_rows and flags.transform == "softcap") or not (in_rows or gathered or tile < bundle.lanes):
+        fmt = bundle
     aimed = target or flags.result == "score"  # scores without a target are those of masked rows
     options = Options(
         fmt, **flags._asdict(), target="soft" if soft else "hard" if aimed else "",
@@ -111,21 +119,21 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     else:
         kernel = _lanes(replace(options, held=turned or classes <= HELD_CLASSES, turned=turned, gathered=gathered))
     steps = *strides, *(target[2] if target and soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))
-    return kernel.compile(CALL), struct.pack(f"{len(cpu_parts.LAYOUT)}q", inner, classes, *steps)
+    return kernel, struct.pack(f"{len(cpu_parts.LAYOUT)}q", inner, classes, *steps)
 
 
 def _over_classes(
     flags: Flags, x: Array, target: Array | None, out: Array | None, loss: Array | None = None,
     scores: Sequence[Array | None] = (), class_weight: Array | None = None, sample_weight: Array | None = None,
-    ignore_index: int = 0, reals: tuple[float, ...] = _PLAIN,
+    ignore_index: int = 0, block: int = 0, sums: Array | None = None, reals: tuple[float, ...] = _PLAIN,
 ) -> Run:  # fmt: skip
     """Bind the kernel over classes that suits the arrays: its scores from the log-normaliser on, its REALS."""
     kernel, layout = _fitted(flags, _form(x), _form(target), _form(out), _streamed(x, out))
     places = _PLACES.pack(
         address(x), address(target), address(out), address(class_weight), address(sample_weight), ignore_index,
-        address(loss), *(map(address, scores) if scores else _NO_SCORES), *reals,
+        block, address(sums), address(loss), *(map(address, scores) if scores else _NO_SCORES), *reals,
     )  # fmt: skip
-    return bound(kernel, layout + places, x, target, out, class_weight, sample_weight, loss, scores)
+    return bound(kernel, layout + places, x, target, out, class_weight, sample_weight, sums, loss, scores)
 
 
 def _curve(logit_scale: float, softcap: float | None) -> str:
@@ -135,23 +143,27 @@ def _curve(logit_scale: float, softcap: float | None) -> str:
 
 def cross_entropy(x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
                   sample_weight: Array | None, ignore_index: int, label_smoothing: float, z_loss: float,
-                  logit_scale: float, softcap: float | None, grad_scale: float) -> Run:  # fmt: skip
+                  logit_scale: float, softcap: float | None, grad_scale: float, block: int = 0,
+                  sums: Array | None = None) -> Run:  # fmt: skip
     """Bind the cross-entropy of logits with hard or soft targets, and its gradient."""
     smoothed, output = label_smoothing != 0.0, "" if grad is None else "gradient"
     weighted = class_weight is not None and (smoothed or target.ndim == 3)
     flags = _flags("loss", weighted, smoothed, False, _curve(logit_scale, softcap), output)
     total = x.shape[1] if class_weight is None else class_weight.sum(dtype=np.float64)
     reals = label_smoothing, z_loss, logit_scale, softcap or 1.0, grad_scale * logit_scale, total
-    return _over_classes(flags, x, target, grad, loss, (), class_weight, sample_weight, ignore_index, reals)
+    return _over_classes(
+        flags, x, target, grad, loss, (), class_weight, sample_weight, ignore_index, block, sums, reals
+    )
 
 
 def kl_divergence(x: Array, target: Array, loss: Array, grad: Array | None, *, sample_weight: Array | None,
-                  logit_scale: float, grad_scale: float) -> Run:  # fmt: skip
+                  logit_scale: float, grad_scale: float, block: int = 0,
+                  sums: Array | None = None) -> Run:  # fmt: skip
     """Bind KL(target ‖ softmax(logits)) and its gradient."""
     output = "" if grad is None else "gradient"
     flags = Flags("loss", divergence=True, transform=_curve(logit_scale, None), output=output)
     reals = 0.0, 0.0, logit_scale, 1.0, grad_scale * logit_scale, 0.0
-    return _over_classes(flags, x, target, grad, loss, sample_weight=sample_weight, reals=reals)
+    return _over_classes(flags, x, target, grad, loss, sample_weight=sample_weight, block=block, sums=sums, reals=reals)
 
 
 def softmax(x: Array, out: Array) -> Run:
@@ -190,7 +202,7 @@ def _placed(name: str, array: Array | None, prefix: str | None = None) -> dict[s
 
 def log_loss(x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
              sample_weight: Array | None, ignore_index: int, label_smoothing: float, eps: float, log_eps: float,
-             normalize: bool, grad_scale: float) -> Run:  # fmt: skip
+             normalize: bool, grad_scale: float, block: int = 0, sums: Array | None = None) -> Run:  # fmt: skip
     """Bind the cross-entropy of probabilities and its gradient."""
     fmt, soft = logits_format(x.dtype), target.ndim == 3
     gathered = not _dense(2, _form(x), _form(target), _form(grad)) or x.shape[2] < fmt.lanes
@@ -200,13 +212,14 @@ def log_loss(x: Array, target: Array, loss: Array, grad: Array | None, *, class_
     ))  # fmt: skip
     values = {
         "inner": x.shape[2], "classes": x.shape[1], "class_weight": address(class_weight),
-        "sample_weight": address(sample_weight), "ignore_index": ignore_index, "loss": address(loss),
-        "normalize": int(normalize), **_placed("x", x), **_placed("target", target, "y"), **_placed("out", grad),
+        "sample_weight": address(sample_weight), "ignore_index": ignore_index, "loss": address(loss), "block": block,
+        "sums": address(sums), "normalize": int(normalize), **_placed("x", x), **_placed("target", target, "y"),
+        **_placed("out", grad),
     } | settings_of(
         x.dtype, label_smoothing=label_smoothing, eps=eps, log_eps=log_eps, grad_scale=grad_scale, classes=x.shape[1]
     )  # fmt: skip
     call = pack(cpu_probs.INTEGERS, cpu_probs.REALS, values)
-    return bound(kernel, call, x, target, loss, grad, class_weight, sample_weight)
+    return bound(kernel, call, x, target, loss, sums, grad, class_weight, sample_weight)
 
 
 # ---- elements --------------------------------------------------------------------------------------------------------
@@ -222,14 +235,10 @@ def _over_elements(formula: str, arrays: dict[str, Array | None], values: dict[s
     """Bind an elementwise kernel for how each array's columns lie."""
     given = {name: array for name, array in arrays.items() if array is not None}
     x = given["x"]
-    fmt = logits_format(x.dtype)
-    lanes = fmt.lanes * (ELEMENT_BUNDLE if processor_has("avx512f") else 1)
-    fmt, operands = (
-        replace(fmt, lanes=lanes),
-        tuple(
-            (name, replace(memory_format(array.dtype, fmt.real, _lies(array)), lanes=lanes))
-            for name, array in given.items()
-        ),
+    fmt = _abreast(logits_format(x.dtype), ELEMENT_BUNDLE)
+    operands = tuple(
+        (name, replace(memory_format(array.dtype, fmt.real, _lies(array)), lanes=fmt.lanes))
+        for name, array in given.items()
     )
     out = given.get("out")
     lines = (

@@ -46,29 +46,31 @@ def device_of(options: ElementOptions) -> Device:
     return Device(splice, inline, simd, real, splice(lambda v: narrow(X, v)), splice(lambda: first(X, 0)))
 
 
-def element_losses(options: ElementOptions) -> Any:
-    """One segment of a loss and its gradient, or of sigmoid: its sum in float64, and the first column that is wrong."""
-    X, lanes = options.logits, options.logits.lanes
-    XO, YO, WO, QO, GO, LO = (options.operand(name) for name in OPERANDS[:6])
-    checked, streamed, weighted = options.formula == "binary_log_loss", options.streamed, WO.lies != "absent"
-    values = element_values(options.formula, device_of(options), weighted=weighted)
+def element_loader(options: ElementOptions) -> Any:
+    """A vector of the logits, targets, weights and positive weights."""
+    XO, YO, WO, QO = (options.operand(name) for name in OPERANDS[:4])
 
     @splice
     def read(at: Any, k: Any, mask: Any) -> Any:
         (x, xs), (y, ys), (w, ws), (q, qs), _, _ = at
-        return (
-            fetch(XO, x, xs, k, mask),
-            fetch(YO, y, ys, k, mask),
-            fetch(WO, w, ws, k, mask),
-            fetch(QO, q, qs, k, mask),
-        )
+        z, target = fetch(XO, x, xs, k, mask), fetch(YO, y, ys, k, mask)
+        return z, target, fetch(WO, w, ws, k, mask), fetch(QO, q, qs, k, mask)
+
+    return read
+
+
+def element_losses(options: ElementOptions) -> Any:
+    """One segment of a loss and its gradient, or of sigmoid: its sum in float64, and the first column that is wrong."""
+    X, lanes = options.logits, options.logits.lanes
+    XO, YO, WO, _, GO, LO = (options.operand(name) for name in OPERANDS[:6])
+    checked, streamed, weighted = options.formula == "binary_log_loss", options.streamed, WO.lies != "absent"
+    read, values = element_loader(options), element_values(options.formula, device_of(options), weighted=weighted)
 
     @inline
     def part(at: Any, k: Any, n: Any, settings: Any) -> Any:
         _, _, _, _, (o, os), (l, ls) = at
         mask = first(X, n)
-        operands = read(at, k, mask)
-        value, gradient, wrong = values(operands, mask, settings)
+        value, gradient, wrong = values(read(at, k, mask), mask, settings)
         put(GO, o, os, k, mask, gradient)
         put(LO, l, ls, k, mask, value)
         return wide(select(mask, value, 0.0)), k + lowest(wrong) if checked and any_set(wrong) else -1
@@ -81,8 +83,7 @@ def element_losses(options: ElementOptions) -> Any:
         while k + lanes <= end:
             prefetch_vector(XO, x + k * xs + AHEAD)
             prefetch_vector(YO, y + k * ys + AHEAD)
-            operands = read(at, k, every)
-            value, gradient, wrong = values(operands, every, settings)
+            value, gradient, wrong = values(read(at, k, every), every, settings)
             if checked and any_set(wrong):
                 return 0.0, k + lowest(wrong)
             if streamed:

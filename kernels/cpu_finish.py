@@ -11,13 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 from .cpu_parts import Options
-from .jit import splice
-from .memory import load, poke, store_part
-from .simd import Format, narrow, select
+from .jit import inline, splice
+from .memory import first, load, load_indices, load_part, poke, poke_real, prefetch_vector, store_part
+from .reductions import count, hsum
+from .simd import Format, full_wide, narrow, select, wide
 
 SUMS = 10
 """Columns of what is put aside of a row: its maximum, NaN where it holds one; Σ exp(z - top); its weight, 0 where it is
 masked; and the sums that losses and scores are made of."""
+
+
+STRETCH = 1024
+"""Losses that are added up before their sum is added to others: rounding grows with the number of terms."""
 
 
 def tile_format(R: Format) -> Format:
@@ -59,10 +64,27 @@ def shelf(W: Format) -> Any:
 
 
 def tile_results(options: Options, device: SimpleNamespace, rows: Format) -> Any:
-    """Write what the rows from `number` on come to, where `mask` is set."""
+    """Write what the rows from `number` on come to, where `mask` is set; and before that, ask for their caches' lines.
+
+    What is read and written a row at a time moves so slowly that processors do not see it coming.
+    """
     R, size, normalizer_of, log = rows, rows.itemsize, device.log_normalizer, device.log
     loss_of, brier_of, entropy_of = device.loss, device.brier, device.entropy
     asked, scored = options.result in ("lse", "score"), options.result == "score"
+    aimed, I = options.target == "hard", Format("i8", rows.lanes, "f8")
+
+    @splice
+    def expect(number: Any, target: Any, places: Any) -> Any:
+        loss, normalizer, (prediction, confidence, entropy, rank, brier) = places
+        if aimed:
+            prefetch_vector(I, target + 8 * number)
+        if loss:
+            prefetch_vector(R, loss + size * number)
+        if scored:
+            for column in (prediction, rank):
+                prefetch_vector(I, column + 8 * number)
+            for column in (normalizer, confidence, entropy, brier):
+                prefetch_vector(R, column + size * number)
 
     @splice
     def results(mask: Any, number: Any, classes: Any, places: Any, sums: Any, terms: Any) -> Any:
@@ -83,4 +105,36 @@ def tile_results(options: Options, device: SimpleNamespace, rows: Format) -> Any
                 missed = select(weight == 0.0, 0.0, brier_of(rest / d, square / (d * d)))
                 store_part(R, brier + size * number, 0, mask, narrow(R, missed))
 
-    return results
+    return expect, results
+
+
+@cache
+def loss_tally(R: Format, hard: bool) -> Any:
+    """Add up the losses of rows, of format `R`, and count those not ignored: block by block, where sums are wanted."""
+    lanes = R.lanes
+
+    @inline
+    def stretch(target: Any, loss: Any, ignore_index: Any, k: Any, end: Any) -> Any:
+        total, rows = full_wide(R, 0.0), end - k
+        while k < end:
+            mask = first(R, end - k)
+            total = total + wide(load_part(R, loss, k, mask))
+            if hard:
+                rows -= count(mask & (load_indices(R, target + 8 * k, mask) == ignore_index))
+            k += lanes
+        return hsum(total), rows
+
+    @splice
+    def add_up(batch: Any, lo: Any, hi: Any) -> Any:
+        target, loss, ignore_index, block, sums = batch
+        if sums:
+            for start in range(lo, hi, block):
+                total, rows, end = 0.0, 0, min(start + block, hi)
+                for k in range(start, end, STRETCH):
+                    part, counted = stretch(target, loss, ignore_index, k, min(k + STRETCH, end))
+                    total, rows = total + part, rows + counted
+                at = sums + 16 * (start // block)
+                poke_real(at, total)
+                poke_real(at + 8, float(rows))
+
+    return add_up

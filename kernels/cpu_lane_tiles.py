@@ -122,34 +122,40 @@ def column_copier(X: Format, R: Format, gathered: Any) -> Any:
     return copy
 
 
-def tile_ahead(options: Options) -> int:
-    """The bytes of a column that the next rows begin after, where columns are copied whole; 0 elsewhere."""
-    whole = options.held and not (options.turned or options.gathered)
-    return options.logits.lanes * options.logits.itemsize if whole else 0
+def is_piped(options: Options) -> bool:
+    """Whether a tile's columns are copied while those of the tile before are worked on."""
+    return options.held and not (options.turned or options.gathered)
 
 
 def lane_holder(options: Options) -> Any:
-    """Bring a tile of rows to where it is worked on, which for few classes is a copy; and write the output of one."""
-    X, R, gathered, held = options.logits, options.real, options.gathered, options.held
+    """Bring a tile of rows to where it is worked on, which for few classes is a copy; and write the output of one.
+
+    First the columns of two rooms for copies: for those of the tile after, too, or for soft targets.
+    """
+    X, R, gathered, held, piped = options.logits, options.real, options.gathered, options.held, is_piped(options)
     turned, soft, real_size, column = options.turned, options.target == "soft", R.itemsize, R.lanes * R.itemsize
-    ahead = tile_ahead(options)
+    columns = FEW_CLASSES if turned else HELD_CLASSES if held else 1
+    rooms_of = columns, columns if piped or (turned and soft) else 1
     take, give = row_turners(X, R)
     (take_soft, _), copy = row_turners(options.soft or X, R), column_copier(X, R, gathered)
 
     @splice
-    def bring(rooms: Any, at: Any, soft_at: Any, out: Any, x: Any, y: Any, written: Any, n: Any, classes: Any) -> Any:
-        """Where rows, soft targets and output begin, the steps between their classes, and each lane's first logit."""
+    def bring(rooms: Any, there: Any, at: Any, soft_at: Any, out: Any, x: Any, y: Any, written: Any, n: Any,
+              classes: Any) -> Any:  # fmt: skip
+        """Where rows, soft targets and output begin, the steps between their classes, and each lane's first logit.
+
+        Columns that are `there` already are not copied.
+        """
         if not held:
-            lanes_at = at if gathered else iota(X) * x[3] + at
-            return (at, soft_at, out), (x[2], y[2], written[2]), lanes_at, (0, 0)
+            return (at, soft_at, out), (x[2], y[2], written[2]), at if gathered else iota(X) * x[3] + at
         lanes_at = iota(X) * real_size + rooms[0]
         if turned:
             take(rooms[0], at, x[1], n, classes)
             if soft:
                 take_soft(rooms[1], soft_at, y[1], n, classes)
-            return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at, (0, 0)
-        copy(rooms[0], at, x[2], n, classes)
-        onward = (at + ahead, x[2]) if ahead else (0, 0)
-        return (rooms[0], soft_at, out), (column, y[2], written[2]), lanes_at, onward
+            return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at
+        if not (piped and there):
+            copy(rooms[0], at, x[2], n, classes)
+        return (rooms[0], soft_at, out), (column, y[2], written[2]), lanes_at
 
-    return bring, give
+    return rooms_of, bring, give

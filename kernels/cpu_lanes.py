@@ -14,35 +14,37 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from .cpu_finish import tile_results
-from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES, lane_holder, lane_places, tile_ahead
-from .cpu_parts import Options, arguments, device_functions
+from .cpu_finish import loss_tally, tile_results
+from .cpu_lane_tiles import HELD_CLASSES, is_piped, lane_holder, lane_places
+from .cpu_parts import Options, arguments, device_functions, output_terms
 from .jit import inline, kernel, splice
 from .memory import (
-    LINE,
     any_set,
     first,
+    load,
     load_indices,
     load_part,
     peek,
-    prefetch,
+    prefetch_vector,
     read,
+    store,
     store_indices,
     write,
 )
 from .reductions import lowest
-from .simd import Format, apart, as_index, following, full, full_index, full_wide, maximum, narrow, select, wide
+from .simd import Format, apart, as_index, following, full, full_index, full_wide, maximum, select, wide
 from .tiles import hold
 
 BLOCK = 32
 """Classes whose maximum is found before they are added up."""
 STRETCH = 8
 """Classes whose exponentials are added up in the arithmetic type."""
+COLUMN_AHEAD = 512  # bytes
 
 
 @cache
-def lane_maximum(X: Format, line: Any, bend: Any) -> Any:
-    """Each lane's maximum over some classes, NaN passed over."""
+def lane_maximum(X: Format, line: Any) -> Any:
+    """Each lane's maximum of scale·x over some classes, NaN passed over."""
 
     @inline
     def maximum_of(at: Any, step: Any, mask: Any, j: Any, end: Any, curve: Any) -> Any:
@@ -50,26 +52,28 @@ def lane_maximum(X: Format, line: Any, bend: Any) -> Any:
         peak = full(X, -math.inf)
         for c in range(j, end):
             peak = maximum(line(read(X, at + c * step, mask), curve), peak)
-        return bend(peak, curve)
+        return peak
 
     return maximum_of
 
 
-def lane_block(options: Options, device: SimpleNamespace, ahead: int) -> Any:
+def lane_block(options: Options, device: SimpleNamespace, source: Format | None) -> Any:
     """Sums over some classes, relative to a reference; of scores, also ranks, the maximum and its place.
 
-    What the options do not ask for comes back as 0: a function of its own would hand it over through memory.
+    Meanwhile columns of the next tile are copied from where they lie as in `source`, and their maximum is found. What
+    the options do not ask for comes back as 0: a function of its own would hand it over through memory.
     """
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
-    step, fold, transform, smoothed = device.step, device.fold, device.transform, options.smoothed
+    step, fold, transform, line, smoothed = device.step, device.fold, device.transform, device.line, options.smoothed
+    piped, S = source is not None, source or X
 
     @inline
     def sums_of(row: Any, steps: Any, mask: Any, j: Any, end: Any, ref: Any, aimed: Any, best: Any, curve: Any) -> Any:
         apart()
-        at, soft_at, class_weight, (onward, class_step) = row
+        at, soft_at, class_weight, (onward, class_step, room) = row
         target, z_target = aimed
-        zero, zeros, minus = full(X, 0.0), full_wide(X, 0.0), full(X, -0.0)
+        zero, zeros, minus, peak = full(X, 0.0), full_wide(X, 0.0), full(X, -0.0), full(X, -math.inf)
         sums = (minus, zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         y, w, before, hot = zero, zero, full_index(X, 0), mask
         above, (most, winner) = following(X, z_target), best
@@ -77,8 +81,11 @@ def lane_block(options: Options, device: SimpleNamespace, ahead: int) -> Any:
         while start < end:
             stop = min(start + STRETCH, end)
             for c in range(start, stop):
-                for b in range(0, ahead, LINE):
-                    prefetch(onward + c * class_step + b)
+                if piped:
+                    prefetch_vector(S, onward + c * class_step + COLUMN_AHEAD)
+                    x = load(S, onward + c * class_step, 0)
+                    store(R, room + c * steps[0], 0, x)
+                    peak = maximum(line(x, curve), peak)
                 z = transform(read(X, at + c * steps[0], mask), curve)
                 if soft:
                     y = read(Y, soft_at + c * steps[1], mask)
@@ -96,35 +103,36 @@ def lane_block(options: Options, device: SimpleNamespace, ahead: int) -> Any:
         smooth = (wide(shift), wide(seen)) if smoothed else (0.0, 0.0)
         exact = (mass, moment, negentropy) if soft else (0.0, 0.0, 0.0)
         scores = (wide(energy), wide(rest), wide(square), before, most, winner) if scored else (0.0,)
-        return total, smooth, exact, scores
+        return total, smooth, exact, scores, peak
 
     return sums_of
 
 
-def lane_sums(options: Options, device: SimpleNamespace, ahead: int) -> Any:
-    """Sums over all classes, relative to each lane's maximum."""
-    X, hard, scored = options.logits, options.target == "hard", options.result == "score"
-    maximum_of, sums_of, rescale = (
-        lane_maximum(X, device.line, device.bend), lane_block(options, device, ahead), device.rescale,
-    )  # fmt: skip
+def lane_sums(options: Options, device: SimpleNamespace, maximum_of: Any, source: Format | None) -> Any:
+    """Sums over all classes, relative to each lane's maximum: the `peak` of columns that are held."""
+    X, hard, scored, held = options.logits, options.target == "hard", options.result == "score", options.held
+    sums_of, rescale, bend = lane_block(options, device, source), device.rescale, device.bend
+    block = HELD_CLASSES if held else BLOCK
 
     @splice
-    def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, target_mass: Any, curve: Any) -> Any:
+    def sums(row: Any, steps: Any, mask: Any, classes: Any, aimed: Any, target_mass: Any, peak: Any, curve: Any) -> Any:
         top = full(X, -math.inf)
         zeros = full_wide(X, 0.0)
         total = shift = seen = energy = rest = square = mass = moment = negentropy = zeros
-        before, best = full_index(X, 0), (top, full_index(X, 0))
-        for j in range(0, classes, BLOCK):
-            end = min(j + BLOCK, classes)
-            peak = maximum(maximum_of(row[0], steps[0], mask, j, end, curve), top)
+        before, best, ahead = full_index(X, 0), (top, full_index(X, 0)), top
+        for j in range(0, classes, block):
+            end = min(j + block, classes)
+            if not held:
+                peak = maximum_of(row[0], steps[0], mask, j, end, curve)
+            peak = maximum(bend(peak, curve), top)
             raised = (peak > top) & (top != -math.inf)
-            if any_set(raised):
+            if not held and any_set(raised):
                 so_far = total, shift, seen, mass, moment, energy, rest, square
                 fall = select(raised, wide(top) - wide(peak), 0.0)
                 total, shift, moment, energy, rest, square = rescale(fall, j, so_far)
             top = peak
             base = select(top == -math.inf, 0.0, top)  # nothing but -inf so far: 0 lets a NaN show
-            part, smooth, exact, scores = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
+            part, smooth, exact, scores, ahead = sums_of(row, steps, mask, j, end, base, aimed, best, curve)
             total, shift, seen = total + part, shift + smooth[0], seen + smooth[1]
             if hard:  # as a one-hot target adds up, to the bit
                 here = select((aimed[0] >= j) & (aimed[0] < end), target_mass, 0.0)
@@ -134,7 +142,7 @@ def lane_sums(options: Options, device: SimpleNamespace, ahead: int) -> Any:
             if scored:
                 energy, rest, square = energy + scores[0], rest + scores[1], square + scores[2]
                 before, best = before + scores[3], (scores[4], scores[5])
-        return top, total, shift, (mass, moment, negentropy), (energy, rest, square), (before, best[1])
+        return top, total, shift, (mass, moment, negentropy), (energy, rest, square), (before, best[1]), ahead
 
     return sums
 
@@ -205,73 +213,82 @@ def lane_report(options: Options, device: SimpleNamespace) -> Any:
 
 
 def lane_target(options: Options, device: SimpleNamespace) -> Any:
-    """Each lane's class (-1 where masked), its logit and weight; and the lanes whose class is out of range."""
+    """Each lane's weight, 0 where masked; its class (-1 there), whose logit, and whose weight; and two masks.
+
+    They are of the lanes that are not masked, and of those whose class is out of range.
+    """
     X, R, size, transform = options.logits, options.real, options.real.itemsize, device.transform
+    hard = options.target == "hard"
 
     @splice
-    def aim(at: Any, step: Any, mask: Any, targets: Any, classes: Any, ignore_index: Any, class_weight: Any,
-            weight: Any, curve: Any) -> Any:  # fmt: skip
-        target = load_indices(X, targets, mask)
-        active = mask & (target != ignore_index) & (weight != 0.0)
-        bad = active & ((target < 0) | (target >= classes))
-        active = active & ~bad
-        target = select(active, target, full_index(X, -1))
-        z = transform(read(X, at + target * step, active), curve)
-        mass = select(active, full_wide(X, 1.0), 0.0)
-        if class_weight:
-            mass = wide(read(R, target * size + class_weight, active))
-        return (target, select(active, z, math.nan)), mass, active, bad
+    def aim(at: Any, step: Any, mask: Any, number: Any, targets: Any, classes: Any, given: Any, curve: Any) -> Any:
+        class_weight, sample_weight, ignore_index = given
+        weight, target, z, bad = full_wide(X, 1.0), full_index(X, -1), full(X, math.nan), mask & ~mask
+        if sample_weight:
+            weight = wide(load_part(R, sample_weight + size * number, 0, mask))
+        active, mass = mask & (weight != 0.0), weight
+        if hard and targets:
+            target = load_indices(X, targets + 8 * number, mask)
+            active = active & (target != ignore_index)
+            bad = active & ((target < 0) | (target >= classes))
+            active = active & ~bad
+            target = select(active, target, full_index(X, -1))
+            z = select(active, transform(read(X, at + target * step, active), curve), math.nan)
+            mass = select(active, full_wide(X, 1.0), 0.0)
+            if class_weight:
+                mass = wide(read(R, target * size + class_weight, active))
+        return select(active, weight, 0.0), (target, z), mass, active, bad
 
     return aim
 
 
 def make_lanes(options: Options) -> Any:
     """The kernel over rows whose classes lie apart, or are few, for these options."""
-    device, X, R, size = device_functions(options), options.logits, options.real, options.real.itemsize
-    held, turned, soft = options.held, options.turned, options.target == "soft"
+    device, X, R = device_functions(options), options.logits, options.real
+    held, turned, piped = options.held, options.turned, is_piped(options)
     seen = replace(options, logits=R if held else X, soft=options.soft and (R if turned else options.soft))
-    sums, outputs = lane_sums(seen, device, tile_ahead(options)), lane_writer(seen, device, R if turned else X)
+    maximum_of, outputs = lane_maximum(seen.logits, device.line), lane_writer(seen, device, R if turned else X)
+    sums, factors = lane_sums(seen, device, maximum_of, X if piped else None), output_terms(seen, device)
     report, aim, unpack = lane_report(seen, device), lane_target(seen, device), arguments(R)
-    places, (bring, give) = lane_places(options), lane_holder(options)
-    results, log, factors_of = tile_results(seen, device, R), device.log, device.factors
-    hard, output, result = options.target == "hard", options.output != "", options.result
-    room = FEW_CLASSES if turned else HELD_CLASSES if held else 1
+    places, ((room, other), bring, give) = lane_places(options), lane_holder(options)
+    expect, results = tile_results(seen, device, R)
+    output, result, add_up, lanes = options.output != "", options.result, loss_tally(R, seen.target == "hard"), R.lanes
 
     @kernel(options)
     def tiles(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes), (at_x, at_y, at_out), given, results_at, curve, terms = unpack(call)
-        class_weight, sample_weight, ignore_index = given
-        rooms, number = (hold(R, room), hold(R, FEW_CLASSES if turned and soft else 1)), lo
+        (inner, classes), (at_x, at_y, at_out), given, results_at, curve, terms, batch = unpack(call)
+        here, there, number, ready, peak = hold(R, room), hold(R, other), lo, False, full(X, -math.inf)
+        tile = places(lo, hi, inner, at_x, at_y, at_out)
         while number < hi:
-            n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
-            mask, weight = first(X, n), full_wide(X, 1.0)
-            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at, onward = bring(
-                rooms, at, soft_at, written, at_x, at_y, at_out, n, classes
+            n, at, soft_at, written = tile
+            tile = places(number + n, hi, inner, at_x, at_y, at_out)
+            mask = first(X, n)
+            (at, soft_at, to_row), (x_step, y_step, out_step), lanes_at = bring(
+                (here, there), ready, at, soft_at, written, at_x, at_y, at_out, n, classes
             )
-            row, steps = (at, soft_at, class_weight, onward), (x_step, y_step)
-            if sample_weight:
-                weight = wide(load_part(R, sample_weight + size * number, 0, mask))
-            active = mask & (weight != 0.0)
-            aimed, mass = (full_index(X, -1), full(X, math.nan)), weight
-            if hard and at_y[0]:
-                aimed, mass, active, bad = aim(
-                    lanes_at, x_step, mask, at_y[0] + 8 * number, classes, ignore_index, class_weight, weight, curve
-                )
-                if any_set(bad):
-                    return number + lowest(bad)
-            top, d, shift, exact, scores, found = sums(row, steps, mask, classes, aimed, mass, curve)
+            if held and not ready:
+                peak = maximum_of(at, x_step, mask, 0, classes, curve)
+            ready = piped and tile[0] == lanes
+            onward = (tile[1], at_x[2], there) if ready else (here, x_step, there)
+            row, steps = (at, soft_at, given[0], onward), (x_step, y_step)
+            expect(number + 2 * lanes, at_y[0], results_at)
+            weight, aimed, mass, active, bad = aim(lanes_at, x_step, mask, number, at_y[0], classes, given, curve)
+            if any_set(bad):
+                return number + lowest(bad)
+            top, d, shift, exact, scores, found, ahead = sums(row, steps, mask, classes, aimed, mass, peak, curve)
             if result != "":
                 peaks = report(at, x_step, mask, classes, number, results_at[2], (top, d, aimed), found, curve)
-                state = peaks, d, select(active, weight, 0.0)
-                results(mask, number, classes, results_at, (state, shift, exact, scores), terms)
+                results(mask, number, classes, results_at, ((peaks, d, weight), shift, exact, scores), terms)
             if output:
-                logd = log(d)
-                gain, hit, uniform = factors_of(exact[0], wide(top), d, logd, weight, classes, terms)
-                factors = narrow(R, gain), narrow(R, hit), narrow(R, uniform)
-                outputs(row, steps, mask, active, to_row, out_step, classes, aimed[0], top, factors, curve)
+                terms_of = factors(exact[0], top, d, weight, classes, terms)
+                outputs(row, steps, mask, active, to_row, out_step, classes, aimed[0], top, terms_of, curve)
                 if turned:
                     give(to_row, written, at_out[1], n, classes)
+            if piped:
+                here, there, peak = there, here, ahead
             number += n
+        if result == "loss":
+            add_up(batch, lo, hi)
         return -1
 
     return tiles

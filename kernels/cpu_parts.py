@@ -48,7 +48,8 @@ class Options:
 
 LAYOUT = "inner classes x_outer x_class x_inner y_outer y_class y_inner out_outer out_class out_inner".split()
 PLACES = (
-    "x target out class_weight sample_weight ignore_index loss log_normalizer prediction confidence entropy rank brier"
+    "x target out class_weight sample_weight ignore_index block sums loss log_normalizer prediction confidence entropy "
+    "rank brier"
 ).split()
 INTEGERS = (*LAYOUT, *PLACES)
 REALS = "smoothing z_loss scale cap grad_scale weight_total".split()
@@ -66,15 +67,15 @@ def arguments(real: Format) -> Any:
     @inline
     def unpack(call: Any) -> Any:
         (inner, classes, x_outer, x_class, x_inner, y_outer, y_class, y_inner, out_outer, out_class, out_inner,
-         x, target, out, class_weight, sample_weight, ignore_index, loss, log_normalizer, prediction, confidence,
-         entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
+         x, target, out, class_weight, sample_weight, ignore_index, block, sums, loss, log_normalizer, prediction,
+         confidence, entropy, rank, brier) = integers(call, 0, n_integers)  # fmt: skip
         smoothing, z_loss, scale, cap, grad_scale, weight_total = reals(call, n_integers, n_reals)
         at_x, at_y = (x, x_outer, x_class, x_inner), (target, y_outer, y_class, y_inner)
         at_out, to = (out, out_outer, out_class, out_inner), (prediction, confidence, entropy, rank, brier)
         curve = narrow(real, scale), narrow(real, cap), narrow(real, 1.0 / cap)
         terms = smoothing, z_loss, weight_total, grad_scale
-        given = class_weight, sample_weight, ignore_index
-        return (inner, classes), (at_x, at_y, at_out), given, (loss, log_normalizer, to), curve, terms
+        given, batch = (class_weight, sample_weight, ignore_index), (target, loss, ignore_index, block, sums)
+        return (inner, classes), (at_x, at_y, at_out), given, (loss, log_normalizer, to), curve, terms, batch
 
     return unpack
 
@@ -99,6 +100,21 @@ def device_functions(options: Options) -> SimpleNamespace:
     device.kept_value = kept_value(options, splice, simd, real)
     device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)
     return device
+
+
+def output_terms(options: Options, device: SimpleNamespace) -> Any:
+    """What `output_value` needs of a row, or of a lane's rows, in the arithmetic type; a logarithm only if it does."""
+    R, factors_of, log, logarithmic = options.real, device.factors, device.log, options.output == "log_softmax"
+
+    @splice
+    def factors(mass: Any, top: Any, d: Any, weight: Any, classes: Any, terms: Any) -> Any:
+        logd = d
+        if logarithmic or terms[1] != 0.0:
+            logd = log(d)
+        gain, hit, uniform = factors_of(mass, wide(top), d, logd, weight, classes, terms)
+        return narrow(R, gain), narrow(R, hit), narrow(R, uniform)
+
+    return factors
 
 
 @cache

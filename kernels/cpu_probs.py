@@ -8,6 +8,7 @@ from typing import Any
 
 from . import numerics, simd
 from .calls import integers, reals
+from .cpu_finish import loss_tally
 from .cpu_lane_tiles import lane_places, lane_positions
 from .cpu_parts import Options
 from .element_parts import SETTINGS
@@ -18,7 +19,7 @@ from .simd import apart, full_index, full_wide, narrow, select, wide
 
 INTEGERS = (
     "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "
-    "out out_outer out_class out_inner loss normalize"
+    "block sums out out_outer out_class out_inner loss normalize"
 ).split()
 REALS = SETTINGS
 
@@ -96,21 +97,40 @@ def prob_writer(options: Options, formulas: SimpleNamespace, terms: SimpleNamesp
     return outputs
 
 
+def prob_target(options: Options) -> Any:
+    """Each lane's weight and class, and the masks of lanes that are not masked, and whose class is out of range."""
+    X, R, size, hard = options.logits, options.real, options.real.itemsize, options.target == "hard"
+
+    @splice
+    def aim(mask: Any, number: Any, targets: Any, classes: Any, sample_weight: Any, ignore_index: Any) -> Any:
+        weight, target, bad = full_wide(X, 1.0), full_index(X, -1), mask & ~mask
+        if sample_weight:
+            weight = wide(load_part(R, sample_weight + size * number, 0, mask))
+        active = mask & (weight != 0.0)
+        if hard:
+            target = load_indices(X, targets + 8 * number, mask)
+            active = active & (target != ignore_index)
+            bad = active & ((target < 0) | (target >= classes))
+        return weight, target, active, bad
+
+    return aim
+
+
 def make_probs(options: Options) -> Any:
     """The kernel of log_loss for these options."""
     formulas = numerics.probability_formulas(splice, simd, numerics.logarithm(inline, simd))
     terms = class_terms(options)
     (totals, losses), outputs = prob_sums(options, formulas, terms), prob_writer(options, formulas, terms)
     X, R, size = options.logits, options.real, options.real.itemsize
-    hard, output, positions, places = (
-        options.target == "hard", options.output != "", lane_positions(options), lane_places(options),
+    output, positions, places, aim = (
+        options.output != "", lane_positions(options), lane_places(options), prob_target(options),
     )  # fmt: skip
-    n_integers, n_reals = len(INTEGERS), len(REALS)
+    n_integers, n_reals, add_up = len(INTEGERS), len(REALS), loss_tally(R, options.target == "hard")
 
     @kernel(("log_loss", options))
     def tiles(call: Any, lo: Any, hi: Any) -> Any:
         (inner, classes, x, x_outer, x_class, x_inner, targets, y_outer, y_class, y_inner, class_weight, sample_weight,
-         ignore_index, out, out_outer, out_class, out_inner, loss, normalize,
+         ignore_index, block, sums, out, out_outer, out_class, out_inner, loss, normalize,
          ) = integers(call, 0, n_integers)  # fmt: skip
         settings = reals(call, n_integers, n_reals)
         steps, limit, worst = (x_class, y_class), math.inf if normalize else 1.0, -1
@@ -120,16 +140,9 @@ def make_probs(options: Options) -> Any:
             n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
             row = at, soft_at, class_weight
             mask = first(X, n)
-            weight, target = full_wide(X, 1.0), full_index(X, -1)
-            if sample_weight:
-                weight = wide(load_part(R, sample_weight + size * number, 0, mask))
-            active = mask & (weight != 0.0)
-            if hard:
-                target = load_indices(X, targets + 8 * number, mask)
-                active = active & (target != ignore_index)
-                bad = active & ((target < 0) | (target >= classes))
-                if any_set(bad):
-                    return number + lowest(bad)
+            weight, target, active, bad = aim(mask, number, targets, classes, sample_weight, ignore_index)
+            if any_set(bad):
+                return number + lowest(bad)
             total, wrong = totals(row, steps, mask, classes, limit)
             if any_set(active & (wrong >= 0)):
                 outer, i = positions(number, inner)
@@ -140,10 +153,11 @@ def make_probs(options: Options) -> Any:
             value, dot = losses(row, steps, mask, target, total, classes, settings)
             store_part(R, loss + size * number, 0, mask, narrow(X, select(active, value * weight, 0.0)))
             if output:
-                sums = total, dot if normalize else full_wide(X, 0.0)
+                through = total, dot if normalize else full_wide(X, 0.0)
                 share = weight * settings[5]
-                outputs(row, steps, mask, active, written, out_class, target, sums, share, classes, settings)
+                outputs(row, steps, mask, active, written, out_class, target, through, share, classes, settings)
             number += n
+        add_up((targets, loss, ignore_index, block, sums), lo, hi)
         return worst
 
     return tiles

@@ -6,10 +6,10 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from .cpu_parts import Options
+from .cpu_parts import Options, output_terms
 from .jit import inline, splice
 from .memory import first, load, load_part, store, store_part, stream
-from .simd import Format, apart, full, narrow, ramp, wide
+from .simd import Format, apart, full, ramp
 
 BLOCK = 4096
 KEPT = BLOCK + 64
@@ -106,15 +106,12 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
 
 def row_output(options: Options, device: SimpleNamespace) -> Any:
     """Write a row of the output, from the sums over its classes."""
-    R, write, factors_of, log = options.real, row_writer(options, device), device.factors, device.log
-    logarithmic = options.output == "log_softmax"
+    write, factors = row_writer(options, device), output_terms(options, device)
 
     @splice
     def output(row: Any, out: Any, classes: Any, target: Any, top: Any, d: Any, mass: Any, weight: Any, terms: Any,
                curve: Any) -> Any:  # fmt: skip
-        logd = log(d) if logarithmic or terms[1] != 0.0 else 0.0
-        gain, hit, uniform = factors_of(mass, wide(top), d, logd, weight, classes, terms)
-        write(row, out, classes, target, top, (narrow(R, gain), narrow(R, hit), narrow(R, uniform)), curve)
+        write(row, out, classes, target, top, factors(mass, top, d, weight, classes, terms), curve)
 
     return output
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .cpu_finish import SUMS, shelf, tile_format, tile_results
+from .cpu_finish import SUMS, loss_tally, shelf, tile_format, tile_results
 from .cpu_parts import Options, arguments, device_functions
 from .cpu_row_output import BLOCK, KEPT, class_loaders, row_eraser, row_output
 from .cpu_row_scores import row_report
@@ -86,39 +86,45 @@ def vector_step(options: Options, device: SimpleNamespace) -> Any:
 
 
 def block_vectors(options: Options, device: SimpleNamespace) -> Any:
-    """A vector's share in the sums over a block: away from the target, near a scored one, and of `n` classes or fewer.
+    """A block's vectors: where the target is in one; the sums with the share of two; with that of one not whole.
 
     `onward` is an address such that class j there is the first whose maximum is looked for. A tie ranks before a target
-    `gap` classes on if it comes before it: `limits` are the least logits that do, before and after the target.
+    `gap` classes on if it comes before it: `limits` are the least logits that do, before and after the target. `marks`
+    are the lane of a scored target and its limits.
     """
     X, Y, soft = options.logits, options.soft or options.logits, options.target == "soft"
     lanes, size, line, scored = X.lanes, X.itemsize, device.line, options.result == "score"
-    soft_size, real_size = Y.itemsize, options.real.itemsize
+    soft_size, real_size, pair = Y.itemsize, options.real.itemsize, device.pair
     (load_whole, load_some), add = class_loaders(options, device.transform), vector_step(options, device)
 
     @splice
-    def near(gap: Any, limits: Any) -> Any:
+    def marks_of(gap: Any, limits: Any) -> Any:
         here = full(X, min(max(gap, -1), lanes))
         return (ramp(X) == here, select(ramp(X) < here, limits[0], limits[1])) if scored else (first(X, 0), limits[0])
 
     @splice
-    def away(row: Any, onward: Any, k: Any, hot: Any, limit: Any, ref: Any, state: Any, curve: Any) -> Any:
+    def whole(row: Any, onward: Any, k: Any, marks: Any, ref: Any, state: Any, curve: Any) -> Any:
         prefetch_vector(X, onward + k * size + AHEAD)
         if soft:
             prefetch_vector(Y, row[1] + k * soft_size + 2 * AHEAD)
         z, y, w = load_whole(row, k, curve)
-        return add(
-            z, y, w, line(load(X, onward, k), curve), first(X, lanes), hot, ref, limit, state, row[3] + k * real_size
-        )
+        ahead, kept_at = line(load(X, onward, k), curve), row[3] + k * real_size
+        return add(z, y, w, ahead, first(X, lanes), marks[0], ref, marks[1], state, kept_at)
+
+    @splice
+    def two(row: Any, onward: Any, k: Any, marks: Any, others: Any, ref: Any, state: Any, curve: Any) -> Any:
+        state = whole(row, onward, k, marks, ref, state, curve)
+        sums, peak, before = whole(row, onward, k + lanes, others, ref, state, curve)
+        return pair(sums), peak, before
 
     @inline
     def part(row: Any, onward: Any, k: Any, n: Any, gap: Any, limits: Any, ref: Any, state: Any, curve: Any) -> Any:
-        mask, (hot, limit) = first(X, n), near(gap, limits)
+        mask, (hot, limit) = first(X, n), marks_of(gap, limits)
         z, y, w = load_some(row, k, mask, curve)
         z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
         return add(z, y, w, ahead, mask, hot, ref, limit, state, row[3] + k * real_size)
 
-    return near, away, part
+    return marks_of, two, part
 
 
 def block_sums(options: Options, device: SimpleNamespace) -> Any:
@@ -127,7 +133,7 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     Also the maximum over as many classes `onward`.
     """
     X, lanes, scored = options.logits, options.logits.lanes, options.result == "score"
-    (near, whole, part), pair, fold = block_vectors(options, device), device.pair, device.fold
+    (marks_of, two, part), fold = block_vectors(options, device), device.fold
 
     @inline
     def sums_of(row: Any, onward: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
@@ -137,19 +143,14 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
         sums = (full(X, -0.0), zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         state, k = (sums, least, 0), j
         while k + 2 * lanes <= end:
-            pause, limit = min(end, k + STRETCH), limits[0] if k <= target else limits[1]
+            pause, away = min(end, k + STRETCH), (none, limits[0] if k <= target else limits[1])
             if scored and k <= target < pause:
                 while k + 2 * lanes <= pause:
-                    hot, limit = near(target - k, limits)
-                    state = whole(row, onward, k, hot, limit, ref, state, curve)
-                    hot, limit = near(target - k - lanes, limits)
-                    state = whole(row, onward, k + lanes, hot, limit, ref, state, curve)
-                    state = pair(state[0]), state[1], state[2]
+                    marks, others = marks_of(target - k, limits), marks_of(target - k - lanes, limits)
+                    state = two(row, onward, k, marks, others, ref, state, curve)
                     k += 2 * lanes
             while k + 2 * lanes <= pause:
-                state = whole(row, onward, k, none, limit, ref, state, curve)
-                state = whole(row, onward, k + lanes, none, limit, ref, state, curve)
-                state = pair(state[0]), state[1], state[2]
+                state = two(row, onward, k, away, away, ref, state, curve)
                 k += 2 * lanes
             state = fold(state[0]), state[1], state[2]
         while k < end:
@@ -230,33 +231,28 @@ def place(number: Any, inner: Any, at: Any) -> Any:
 
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
-    device, R, size, W = device_functions(options), options.real, options.real.itemsize, tile_format(options.real)
+    device, R, W = device_functions(options), options.real, tile_format(options.real)
     unpack, length, clear, lanes = arguments(R), block_length(R.lanes), row_eraser(options.logits), W.lanes
-    maximum_of, aim = block_maximum(options.logits, device.line), hard_target(options, device)
+    maximum_of, aim = block_maximum(options.logits, device.line), row_target(options, device)
     sums, write = row_sums(options, device, maximum_of), row_output(options, device)
-    report, results, (put_aside, mask_out, take_back) = (
-        row_report(options, device),
-        tile_results(options, device, Format(R.code, W.lanes, R.code)),
-        shelf(W),
-    )
+    report, (put_aside, mask_out, take_back) = row_report(options, device), shelf(W)
+    expect, results = tile_results(options, device, Format(R.code, W.lanes, R.code))
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
     columns = (KEPT // R.lanes if options.kept else 1) * (2 if options.transform == "softcap" else 1)
+    add_up = loss_tally(R, hard)
 
     @kernel(options)
     def rows(call: Any, lo: Any, hi: Any) -> Any:
-        (inner, classes), (at_x, at_y, at_out), given, places, curve, terms = unpack(call)
-        class_weight, sample_weight, ignore_index = given
+        (inner, classes), (at_x, at_y, at_out), given, places, curve, terms, batch = unpack(call)
         room, held, span, peak, ready = hold(W, SUMS), hold(R, columns), length(classes), narrow(R, math.nan), -1
         for number in range(lo, hi):
-            row = place(number, inner, at_x), place(number, inner, at_y), class_weight, held
+            row = place(number, inner, at_x), place(number, inner, at_y), given[0], held
             written, lane = place(number, inner, at_out), (number - lo) & (lanes - 1)
-            weight = wide(peek(R, sample_weight + size * number)) if sample_weight else 1.0
-            target, z_target, mass = -1, narrow(R, math.nan), 0.0
-            if hard and at_y[0]:
-                target, z_target, mass = aim(row, at_y[0] + 8 * number, classes, ignore_index, weight, curve)
-                if target == classes:
-                    return number
-            masked = weight == 0.0 or (hard and target < 0)
+            if lane == 0:
+                expect(number + lanes, at_y[0], places)
+            weight, masked, target, z_target, mass = aim(row, number, at_y[0], classes, given, curve)
+            if target == classes:
+                return number
             if result == "loss" and masked:
                 mask_out(room, lane)
                 if output:
@@ -275,6 +271,8 @@ def make_rows(options: Options) -> Any:
                     write(row, written, classes, target, top, d, exact[0], weight, terms, curve)
             if result != "" and (lane == lanes - 1 or number == hi - 1):
                 results(first(W, lane + 1), number - lane, classes, places, take_back(room), terms)
+        if result == "loss":
+            add_up(batch, lo, hi)
         if streamed:
             fence()
         return -1
@@ -282,20 +280,27 @@ def make_rows(options: Options) -> Any:
     return rows
 
 
-def hard_target(options: Options, device: SimpleNamespace) -> Any:
-    """A row's class (-1 where it is masked, `classes` where out of range), its logit and weight."""
-    X, R, transform = options.logits, options.real, device.transform
+def row_target(options: Options, device: SimpleNamespace) -> Any:
+    """A row's weight, and whether it is masked; its class, whose logit, and whose weight.
+
+    The class is -1 where there is none, or it is masked, and `classes` where it is out of range.
+    """
+    X, R, transform, hard = options.logits, options.real, device.transform, options.target == "hard"
     size, real_size = X.itemsize, R.itemsize
 
     @splice
-    def aim(row: Any, at: Any, classes: Any, ignore_index: Any, weight: Any, curve: Any) -> Any:
-        target = peek_index(at)
-        if target == ignore_index or weight == 0.0:
-            return -1, narrow(R, math.nan), 0.0
-        if target < 0 or target >= classes:
-            return classes, narrow(R, math.nan), 0.0
-        z = transform(peek(X, row[0] + size * target), curve)
-        mass = wide(peek(R, row[2] + real_size * target)) if row[2] else 1.0
-        return target, z, mass
+    def aim(row: Any, number: Any, targets: Any, classes: Any, given: Any, curve: Any) -> Any:
+        _, sample_weight, ignore_index = given
+        weight = wide(peek(R, sample_weight + real_size * number)) if sample_weight else 1.0
+        masked, target, z, mass = weight == 0.0, -1, narrow(R, math.nan), 0.0
+        if hard:
+            index = peek_index(targets + 8 * number) if targets else ignore_index
+            masked = masked or index == ignore_index
+            if not masked:
+                target = classes
+                if 0 <= index < classes:
+                    target, z = index, transform(peek(X, row[0] + size * index), curve)
+                    mass = wide(peek(R, row[2] + real_size * index)) if row[2] else 1.0
+        return weight, masked, target, z, mass
 
     return aim

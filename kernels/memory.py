@@ -175,14 +175,20 @@ def first(_typingctx: Any, fmt: Any, number: Any) -> Any:
     return mask(fmt, types.int64), lambda context, builder, sig, args: leading(builder, mask.lanes, args[1])
 
 
+def _load_bits(builder: Any, kind: Any, pointer: Any, mask: Any) -> Any:
+    return llvm(builder, "llvm.masked.load.*.p0", kind, pointer, I32(1), mask, ir.Constant(kind, None))
+
+
+def _store_bits(builder: Any, pointer: Any, mask: Any, value: Any) -> None:
+    llvm(builder, "llvm.masked.store.*.p0", ir.VoidType(), value, pointer, I32(1), mask)
+
+
 def load_masked(builder: Any, fmt: FormatType, pointer: Any, mask: Any) -> Any:
-    name, zeros = "llvm.masked.load.*.p0", ir.Constant(fmt.memory, None)
-    return to_real(builder, fmt.format, llvm(builder, name, fmt.memory, pointer, I32(1), mask, zeros))
+    return to_real(builder, fmt.format, _load_bits(builder, fmt.memory, pointer, mask))
 
 
 def store_masked(builder: Any, fmt: FormatType, pointer: Any, mask: Any, value: Any) -> None:
-    value = to_memory(builder, fmt.format, value)
-    llvm(builder, "llvm.masked.store.*.p0", ir.VoidType(), value, pointer, I32(1), mask)
+    _store_bits(builder, pointer, mask, to_memory(builder, fmt.format, value))
 
 
 def _pointers(builder: Any, kind: Any, addresses: Any) -> Any:
@@ -356,8 +362,7 @@ def load_indices(_typingctx: Any, fmt: Any, address: Any, mask: Any) -> Any:
     kind = fmt.vector.of("i8")
 
     def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[1], kind.ir.as_pointer())
-        return llvm(builder, "llvm.masked.load.*.p0", kind.ir, pointer, I32(1), args[2], ir.Constant(kind.ir, None))
+        return _load_bits(builder, kind.ir, builder.inttoptr(args[1], kind.ir.as_pointer()), args[2])
 
     return kind(fmt, types.int64, mask), codegen
 
@@ -367,8 +372,7 @@ def store_indices(_typingctx: Any, fmt: Any, address: Any, mask: Any, value: Any
     """Write int64s from an address on, where `mask` is set."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[1], args[3].type.as_pointer())
-        llvm(builder, "llvm.masked.store.*.p0", ir.VoidType(), args[3], pointer, I32(1), args[2])
+        _store_bits(builder, builder.inttoptr(args[1], args[3].type.as_pointer()), args[2], args[3])
         return context.get_dummy_value()
 
     return types.void(fmt, types.int64, mask, value), codegen

@@ -71,6 +71,10 @@ LOG = (0.1479819860511658591, 0.1531383769920937332, 0.1818357216161805012, 0.22
 """log((1 + s)/(1 - s)) = 2s + s·R(s²): the coefficients of R/s² in fdlibm's e_log.c."""
 
 
+LEAST_LOG, LEAST_PRODUCT = -100.0, 1e-12
+"""PyTorch's bounds of log p and of p(1 - p) in binary_cross_entropy."""
+
+
 def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..., Any]:
     """Horner's scheme with fused multiply-adds, highest power first; the compiler unrolls it."""
     fma, head, rest = ops.fma, coefficients[0], coefficients[1:]
@@ -147,7 +151,7 @@ def soft_cap(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
     m = 2^n·(e^r - 1) + (2^n - 1), with b = n·log 2 + r.
     """
     single, fma, maximum, minimum, pow2 = real is np.float32, ops.fma, ops.maximum, ops.minimum, ops.pow2
-    (ln2, ln2_rest), log2e, magic = LN2_PARTS, real(LOG2E), real(MAGIC[real])
+    (high, low), ln2, log2e, magic = LN2_PARTS, real(LN2), real(LOG2E), real(MAGIC[real])
     bound, one, two = real(20 if single else 40), real(1), real(2)  # beyond it tanh(b/2) rounds to 1
     rest = polynomial(jit, ops, tuple(real(c) for c in EXPM1[real]))
 
@@ -156,7 +160,7 @@ def soft_cap(jit: Jit, ops: Any, real: Any) -> Callable[..., Any]:
         b = maximum(-bound, minimum(bound, v * (over_cap + over_cap)))
         shifted = fma(b, log2e, magic)
         n = shifted - magic
-        r = fma(n, real(-LN2), b) if single else fma(n, -ln2_rest, fma(n, -ln2, b))
+        r = fma(n, -ln2, b) if single else fma(n, -low, fma(n, -high, b))
         power = pow2(shifted)
         m = fma(power, fma(r * r, rest(r), r), power - one)
         return m / (m + two) * cap
@@ -234,10 +238,33 @@ def clip_range(eps: float, real: Any) -> tuple[float, float]:
 
 
 @cache
+def bounded_logs(jit: Jit, ops: Any, log: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """log(p + log_eps), log(1 - p + log_eps) and the derivative of the former, within PyTorch's bounds, in float64."""
+    maximum, floor, least = ops.maximum, LEAST_LOG, LEAST_PRODUCT
+
+    @jit
+    def log_p(p: Any, log_eps: Any) -> Any:
+        return maximum(floor, log(p + log_eps))
+
+    @jit
+    def log_rest(p: Any, log_eps: Any) -> Any:
+        """What the sum rounds off is put back."""
+        change = log_eps - p
+        rest = 1.0 + change
+        return maximum(floor, log(rest) + (change - (rest - 1.0)) / maximum(least, rest))
+
+    @jit
+    def slope(p: Any, log_eps: Any) -> Any:
+        return 1.0 / maximum(least, p + log_eps)
+
+    return log_p, log_rest, slope
+
+
+@cache
 def probability_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleNamespace:
     """Losses of a probability against a target, and their derivatives, in float64."""
-    maximum, minimum, select = ops.maximum, ops.minimum, ops.select
-    floor, least = -100.0, 1e-12  # PyTorch's bounds of log p and of p(1 - p) in binary_cross_entropy
+    maximum, minimum, select, least = ops.maximum, ops.minimum, ops.select, LEAST_PRODUCT
+    log_p, log_rest, slope = bounded_logs(jit, ops, log)
 
     @jit
     def clip(p: Any, low: Any, high: Any) -> Any:
@@ -247,22 +274,6 @@ def probability_formulas(jit: Jit, ops: Any, log: Callable[..., Any]) -> SimpleN
     def clipped(p: Any, low: Any, high: Any) -> Any:
         """Where `clip` changes p, so that nothing depends on it."""
         return (p < low) | (p > high)
-
-    @jit
-    def log_p(p: Any, log_eps: Any) -> Any:
-        return maximum(floor, log(p + log_eps))
-
-    @jit
-    def log_rest(p: Any, log_eps: Any) -> Any:
-        """log(1 - p + log_eps), with what the sum rounds off put back."""
-        change = log_eps - p
-        rest = 1.0 + change
-        return maximum(floor, log(rest) + (change - (rest - 1.0)) / maximum(least, rest))
-
-    @jit
-    def slope(p: Any, log_eps: Any) -> Any:
-        """The derivative of log(p + log_eps), bounded."""
-        return 1.0 / maximum(least, p + log_eps)
 
     @jit
     def class_loss(p: Any, y: Any, low: Any, high: Any, log_eps: Any) -> Any:

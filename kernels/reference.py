@@ -52,9 +52,9 @@ Formula = Callable[[Array, Any, Array], tuple[Array, Array]]
 
 def _row_loss(
     x: Array, loss: Array, grad: Array | None, targets: Targets, formula: Formula,
-    *, grad_scale: float, offends: Callable[[Array], Array] | None = None,
+    *, grad_scale: float, offends: Callable[[Array], Array] | None = None, block: int, sums: Array | None,
 ) -> Run:  # fmt: skip
-    """Bind a loss: ``formula(x, y, scale)`` gives the losses of a block of rows and their gradients times ``scale``."""
+    """Bind a loss: ``formula(x, y, scale)`` gives the losses of some rows and their gradients times ``scale``."""
     inputs, gradients = Rows(x), None if grad is None else Rows(grad)
     classes, inner = x.shape[1:]
 
@@ -63,7 +63,7 @@ def _row_loss(
         outer, position = np.divmod(numbers_of(rows)[row], inner)
         return int(((outer * classes + class_) * inner + position).min())
 
-    def block(lo: int, hi: int) -> int:
+    def fill(lo: int, hi: int) -> int:
         live, masked = targets.split(lo, hi)
         if (offence := targets.offence(live)) >= 0:
             return offence
@@ -76,7 +76,21 @@ def _row_loss(
             gradients[live], gradients[masked] = gradient, 0
         return -1
 
-    return blocked(block, classes)
+    run = blocked(fill, classes)
+    return run if sums is None else _added_up(run, loss, targets, block, sums)
+
+
+def _added_up(run: Run, loss: Array, targets: Targets, block: int, sums: Array) -> Run:
+    """Add up the losses, block by block, and count the rows that are not ignored."""
+
+    def both(lo: int, hi: int) -> int:
+        offence = run(lo, hi)
+        for start in range(lo, hi, block):
+            end = min(start + block, hi)
+            sums[start // block] = loss[start:end].sum(dtype=np.float64), targets.count(start, end)
+        return offence
+
+    return both
 
 
 def _softmax_gradient(e: Exponentials, y: Hard | Soft, mass: Array, kept: float, scale: Array) -> Array:
@@ -89,7 +103,7 @@ def _softmax_gradient(e: Exponentials, y: Hard | Soft, mass: Array, kept: float,
 def cross_entropy(
     x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
     sample_weight: Array | None, ignore_index: int, label_smoothing: float, z_loss: float,
-    logit_scale: float, softcap: float | None, grad_scale: float,
+    logit_scale: float, softcap: float | None, grad_scale: float, block: int = 0, sums: Array | None = None,
 ) -> Run:  # fmt: skip
     """Bind Σ w·y'·(lse(z) − z) + z_loss·lse(z)², hard or soft, with y' = (1 − ε)·y + ε/C and z the capped logits."""
     classes = x.shape[1]
@@ -120,12 +134,12 @@ def cross_entropy(
         return gradient
 
     targets = Targets(target, weights, sample_weight, ignore_index)
-    return _row_loss(x, loss, grad, targets, formula, grad_scale=grad_scale)
+    return _row_loss(x, loss, grad, targets, formula, grad_scale=grad_scale, block=block, sums=sums)
 
 
 def kl_divergence(
     x: Array, target: Array, loss: Array, grad: Array | None, *, sample_weight: Array | None, logit_scale: float,
-    grad_scale: float,
+    grad_scale: float, block: int = 0, sums: Array | None = None,
 ) -> Run:  # fmt: skip
     """Bind KL(target ‖ softmax) = Σ y·(log y − log softmax(z)), where 0·log 0 = 0."""
 
@@ -135,13 +149,13 @@ def kl_divergence(
         return value, value if grad is None else _softmax_gradient(e, y, y.total, 1.0, scale * logit_scale)
 
     targets = Targets(target, np.ones(x.shape[1], loss.dtype), sample_weight)
-    return _row_loss(x, loss, grad, targets, formula, grad_scale=grad_scale)
+    return _row_loss(x, loss, grad, targets, formula, grad_scale=grad_scale, block=block, sums=sums)
 
 
 def log_loss(
     x: Array, target: Array, loss: Array, grad: Array | None, *, class_weight: Array | None,
     sample_weight: Array | None, ignore_index: int, label_smoothing: float, eps: float, log_eps: float,
-    normalize: bool, grad_scale: float,
+    normalize: bool, grad_scale: float, block: int = 0, sums: Array | None = None,
 ) -> Run:  # fmt: skip
     """Bind −Σ w·y'·max(log(p + log_eps), −100) of probabilities, normalised and clipped to [eps, 1 − eps] if asked."""
     classes = x.shape[1]
@@ -179,7 +193,7 @@ def log_loss(
         return gradient
 
     targets = Targets(target, weights, sample_weight, ignore_index)
-    return _row_loss(x, loss, grad, targets, formula, grad_scale=grad_scale, offends=offends)
+    return _row_loss(x, loss, grad, targets, formula, grad_scale=grad_scale, offends=offends, block=block, sums=sums)
 
 
 def _activation(x: Array, out: Array, formula: Callable[[Exponentials], Array], *, per_row: bool = False) -> Run:

@@ -113,6 +113,10 @@ class Targets:
         masked = lo + np.flatnonzero(~live)
         return (lo + np.flatnonzero(live) if len(masked) else slice(lo, hi)), masked
 
+    def count(self, lo: int, hi: int) -> int:
+        """Count the rows lo … hi-1 that are not ignored."""
+        return np.count_nonzero(self.target[lo:hi] != self.ignore_index) if self.hard else hi - lo
+
     def weight(self, rows: slice | Array) -> Array:
         """Give the sample weight of each row, 1 without."""
         if self.sample_weight is None:

@@ -190,10 +190,13 @@ class TestSums:
     @some
     @given(logits())
     def test_a_distribution_does_not_diverge_from_itself(self, backend, x):
-        """KL(p‖p) = 0 but for the rounding of p, whose logarithms are up to 40."""
+        """KL(p‖p) = 0 but for the rounding of p, whose logarithms are up to 40.
+
+        The gradient is e·(Σp/d) - e/d: the quotients, the products and Σp each round alike in many equal classes.
+        """
         divergence, gradient = rows_of(fl.kl_divergence, x, fl.softmax(x, device=backend), backend)
         np.testing.assert_allclose(divergence, 0, atol=1e-14)
-        np.testing.assert_allclose(gradient, 0, atol=1e-15)
+        np.testing.assert_allclose(gradient, 0, atol=2e-15)
 
     @some
     @given(logits())

@@ -98,7 +98,9 @@ def attempt(plan: Plan) -> tuple[int, Any]:
     else:
         kernel, sums = _bind(plan, plan.problem.reads, plan.writes, plan.rows, plan.layout)
         status = run_blocks(kernel, units, block)
-    return status, sums if plan.partial is None else np.add.reduce(sums)
+    if plan.partial is None:
+        return status, sums
+    return status, sums[0] if len(sums) == 1 else np.add.reduce(sums)
 
 
 def _bind(
@@ -106,18 +108,15 @@ def _bind(
 ) -> tuple[Run, Array]:
     """Bind the kernel to arrays that have a normal form, and to the partial sums that it fills."""
     normal, units, block = form
-    bind = plan.kernel(plan.backend)
-    views = {**reads, **writes}
-    for name, array in views.items():
-        views[name] = array.reshape(normal)
-    given = {**views, **rows, **plan.fixed}
-    if plan.partial is None:
-        return bind(**given), _NOTHING
-    if plan.problem.form == "elements":
-        sums = np.empty((units, *plan.partial))
-        return bind(**given, sums=sums), sums
-    sums = np.empty((-(-units // block), *plan.partial))
-    return bind(**given, sums=sums, block=block), sums
+    given, sums = {**rows, **plan.fixed}, _NOTHING
+    for name, array in (*reads.items(), *writes.items()):
+        given[name] = array.reshape(normal)
+    if plan.partial is not None:
+        elements = plan.problem.form == "elements"
+        sums = given["sums"] = np.empty((units if elements else -(-units // block), *plan.partial))
+        if not elements:
+            given["block"] = block
+    return plan.kernel(plan.backend)(**given), sums
 
 
 _NOTHING = np.empty(0)

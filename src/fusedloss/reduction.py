@@ -2,13 +2,16 @@
 
 import math
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from . import cuda
 from .arrays import Array, empty, give, on_card
+from .backends import resolve
 from .check import Problem, output
+from .layout import Shape
 from .plan import named, plan, run
 
 _FLOAT64 = np.dtype(np.float64)
@@ -21,23 +24,35 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
 
     The gradient goes to ``out`` where that is given, and is then ``out`` itself.
     """
-    x, loss, partial = problem.x, None, None
+    x, loss = problem.x, None
+    partial: Shape | None = None
     if on_card(x):
         return cuda.module("losses").solve(problem, gradient, out)
-    divisor = divisor_of(problem)
-    writes, rows, fixed = {}, {}, {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
+    none, rows, writes = problem.reduction == "none", {}, {}
+    hosted = isinstance(resolve(problem.device, x), ModuleType)
+    counted = hosted and not gradient and _counts_rows(problem)
+    divisor = math.nan if counted else divisor_of(problem)
+    fixed = {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
     if gradient:
         del fixed["grad"]
         writes["grad"] = empty(x.shape, x.dtype) if out is None else output(problem, out, x.shape, x.dtype)
     if problem.form == "rows":
         loss = rows["loss"] = np.empty(x.size // x.shape[problem.axis], problem.dtype)
-    elif problem.reduction == "none":
+        if hosted and not none:
+            partial = (2,)
+    elif none:
         loss = writes["loss"] = np.empty(x.shape, problem.dtype)
         fixed["sums"] = None
     else:
         fixed["loss"], partial = None, ()
     total = run(plan(problem, named(problem.kernel), writes, rows, fixed, partial))
-    value = give(_reduced(problem, loss, total, divisor), problem.caller)
+    if none and loss is not None:
+        value = loss.reshape(problem.positions)[()]
+    elif partial == (2,):
+        value = _quotient(problem, float(total[0]), float(total[1]) if counted else divisor)
+    else:
+        value = _quotient(problem, float(total) if loss is None else _total(loss), divisor)
+    value = give(value, problem.caller)
     if not gradient:
         return value
     return value, give(writes["grad"], problem.caller) if out is None else out
@@ -64,6 +79,12 @@ def divisor_of(problem: Problem) -> float:
     if problem.reduction == "batchmean":
         return problem.positions[0] if problem.positions else 1
     return 1
+
+
+def _counts_rows(problem: Problem) -> bool:
+    """Tell whether the divisor is the number of rows that are not ignored, which kernels count besides."""
+    weighted = "sample_weight" in problem.rows or problem.fixed.get("class_weight") is not None
+    return problem.reduction == "mean" and problem.denominator is None and problem.form == "rows" and not weighted
 
 
 def _row_weight(problem: Problem) -> float:
@@ -96,13 +117,10 @@ def _total(values: Array) -> float:
     return float(_sum(values, None, _FLOAT64))
 
 
-def _reduced(problem: Problem, loss: Array | None, total: Any, divisor: float) -> Any:
-    """Reduce row losses, or the total of elements, to the shape and dtype of the result."""
-    if problem.reduction == "none" and loss is not None:
-        return loss.reshape(problem.positions)[()]
-    value = float(total) if loss is None else _total(loss)
-    value = value / divisor if divisor else float("nan")
+def _quotient(problem: Problem, total: float, divisor: float) -> Any:
+    """Divide the sum of the losses, NaN for nothing, and cast it to the dtype of the result."""
+    value = total / divisor if divisor else math.nan
     # NumPy warns of a cast that overflows; the infinity it gives is what is wanted.
     if problem.dtype.char == "f" and abs(value) > _LARGEST:
-        value = float("inf") if value > 0 else -float("inf")
+        value = math.inf if value > 0 else -math.inf
     return problem.dtype.type(value)
