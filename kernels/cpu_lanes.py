@@ -1,9 +1,10 @@
 """CPU kernels with a row in each lane: for a class axis that is not last, for few classes, and for any other strides.
 
 Sixteen rows (eight in float64), or four times as many, go through their classes together, so every step, the logarithm
-included, serves them all. Few classes are copied first, so that each is read once; where they lie side by side, rows
-are turned to columns in registers. Lanes never mix: a row's bits do not depend on its neighbours. The exponentials are
-taken relative to a lane's maximum so far, which is found for a block of classes before they are added up.
+included, serves them all. Few classes are copied first, so that each is read once: where they lie side by side, rows
+are turned to columns in registers; where they lie apart, columns are copied while those of the tile before are worked
+on. Lanes never mix: a row's bits do not depend on its neighbours. The exponentials are taken relative to a lane's
+maximum, of all classes that are copied, or of the blocks so far where they are many.
 """
 
 from __future__ import annotations
