@@ -1,7 +1,8 @@
 """What sixteen rows (eight in float64) come to, all at once: losses, log-normalisers, confidence, entropy, Brier score.
 
 A logarithm takes longer than the classes of a short row, and whatever waits for it keeps the next row from starting. So
-row kernels put the sums of a tile of rows aside, a row a lane, and finish them together.
+row kernels put the sums of a tile of rows aside, a row a lane, and finish them together. Last, the losses of a block of
+rows are added up, while they are in the cache.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from .simd import Format, full_wide, narrow, select, wide
 SUMS = 10
 """Columns of what is put aside of a row: its maximum, NaN where it holds one; Σ exp(z - top); its weight, 0 where it is
 masked; and the sums that losses and scores are made of."""
-
-
 STRETCH = 1024
 """Losses that are added up before their sum is added to others: rounding grows with the number of terms."""
 
@@ -64,9 +63,9 @@ def shelf(W: Format) -> Any:
 
 
 def tile_results(options: Options, device: SimpleNamespace, rows: Format) -> Any:
-    """Write what the rows from `number` on come to, where `mask` is set; and before that, ask for their caches' lines.
+    """Ask for the cache lines of the targets and results of a tile to come; write what the rows of one come to.
 
-    What is read and written a row at a time moves so slowly that processors do not see it coming.
+    A few bytes a row are so few that processors do not see the next line coming, and wait for it in every tile.
     """
     R, size, normalizer_of, log = rows, rows.itemsize, device.log_normalizer, device.log
     loss_of, brier_of, entropy_of = device.loss, device.brier, device.entropy

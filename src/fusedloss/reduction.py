@@ -30,7 +30,8 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
         return cuda.module("losses").solve(problem, gradient, out)
     none, rows, writes = problem.reduction == "none", {}, {}
     hosted = isinstance(resolve(problem.device, x), ModuleType)
-    counted = hosted and not gradient and _counts_rows(problem)
+    summed = hosted and problem.form == "rows" and not none  # by the kernel, a block of rows at a time
+    counted = summed and not gradient and _counts_rows(problem)
     divisor = math.nan if counted else divisor_of(problem)
     fixed = {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
     if gradient:
@@ -38,8 +39,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
         writes["grad"] = empty(x.shape, x.dtype) if out is None else output(problem, out, x.shape, x.dtype)
     if problem.form == "rows":
         loss = rows["loss"] = np.empty(x.size // x.shape[problem.axis], problem.dtype)
-        if hosted and not none:
-            partial = (2,)
+        partial = (2,) if summed else None
     elif none:
         loss = writes["loss"] = np.empty(x.shape, problem.dtype)
         fixed["sums"] = None
@@ -48,7 +48,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
     total = run(plan(problem, named(problem.kernel), writes, rows, fixed, partial))
     if none and loss is not None:
         value = loss.reshape(problem.positions)[()]
-    elif partial == (2,):
+    elif summed:
         value = _quotient(problem, float(total[0]), float(total[1]) if counted else divisor)
     else:
         value = _quotient(problem, float(total) if loss is None else _total(loss), divisor)
@@ -84,7 +84,7 @@ def divisor_of(problem: Problem) -> float:
 def _counts_rows(problem: Problem) -> bool:
     """Tell whether the divisor is the number of rows that are not ignored, which kernels count besides."""
     weighted = "sample_weight" in problem.rows or problem.fixed.get("class_weight") is not None
-    return problem.reduction == "mean" and problem.denominator is None and problem.form == "rows" and not weighted
+    return problem.reduction == "mean" and problem.denominator is None and not weighted
 
 
 def _row_weight(problem: Problem) -> float:
