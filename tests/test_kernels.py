@@ -293,22 +293,22 @@ def test_memory_does_not_grow_with_the_logits(kernels, inner):
 
 @pytest.mark.parametrize("kernels", KERNELS[:2], indirect=True)
 @pytest.mark.parametrize("name", ["cross_entropy", "kl_divergence", "log_loss"])
-@pytest.mark.parametrize("dtype", WIDE, ids=str)
-@pytest.mark.parametrize("shape", [(5_003, 2, 1), (37, 70, 1), (3, 5, 211)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [(np.float32, (5_003, 2, 1)), (np.float32, (37, 70, 1)), (np.float64, (3, 5, 211))], ids=str
+)
 def test_sums_of_blocks_are_those_of_their_rows(kernels, rng, name, dtype, shape):
     rows = shape[0] * shape[2]
     x, index = rng.random(shape).astype(dtype), rng.integers(0, shape[1], rows)
     index[rng.random(rows) < 0.3] = 1  # ignored
-    hard = {"ignore_index": 1, "label_smoothing": 0.1} if name != "kl_divergence" else {}
-    for target, options in ((rng.random(shape).astype(dtype), {}), (index, hard)):
-        if target is index and not hard:
-            continue
+    soft = rng.random(shape).astype(dtype)
+    cases = [(soft, {}), (index, {"ignore_index": 1})][: 1 if name == "kl_divergence" else 2]
+    for target, options in cases:
         loss, _ = row_loss(kernels, name, x, target, **options)
         for block in (1, 64, 2_050, 10_000):
             starts = range(0, rows, block)
             sums = np.full((len(starts), 2), 7.0)
-            row_loss(kernels, name, x, target, pieces=1, block=block, sums=sums, **options)
+            row_loss(kernels, name, x, target, block=block, sums=sums, **options)
             want = [loss[lo : lo + block].sum(dtype=np.float64) for lo in starts]
             np.testing.assert_allclose(sums[:, 0], want, rtol=1e-13)
-            counted = np.ones(rows, bool) if target is not index else index != 1
+            counted = index != 1 if target is index else np.ones(rows, bool)
             np.testing.assert_array_equal(sums[:, 1], [counted[lo : lo + block].sum() for lo in starts])
