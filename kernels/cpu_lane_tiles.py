@@ -8,8 +8,8 @@ from typing import Any
 
 from .cpu_parts import Options
 from .jit import inline, splice
-from .memory import LINE, any_set, first, load, prefetch, read, store
-from .simd import Format, apart, as_index, full_index, iota
+from .memory import LINE, any_set, first, load, load_indices, load_part, prefetch, read, store
+from .simd import Format, apart, as_index, full_index, full_wide, iota, wide
 from .tiles import turn_in, turn_out
 
 FEW_CLASSES, HELD_CLASSES = 64, 256
@@ -122,6 +122,25 @@ def column_copier(X: Format, R: Format, gathered: Any) -> Any:
     return copy
 
 
+def lane_weights(options: Options) -> Any:
+    """Each lane's weight and class, and the masks of lanes that are not masked, and whose class is out of range."""
+    X, R, size, hard = options.logits, options.real, options.real.itemsize, options.target == "hard"
+
+    @splice
+    def asked(mask: Any, number: Any, targets: Any, classes: Any, sample_weight: Any, ignore_index: Any) -> Any:
+        weight, target, bad = full_wide(X, 1.0), full_index(X, -1), first(X, 0)
+        if sample_weight:
+            weight = wide(load_part(R, sample_weight + size * number, 0, mask))
+        active = mask & (weight != 0.0)
+        if hard and targets:
+            target = load_indices(X, targets + 8 * number, mask)
+            active = active & (target != ignore_index)
+            bad = active & ((target < 0) | (target >= classes))
+        return weight, target, active, bad
+
+    return asked
+
+
 def is_piped(options: Options) -> bool:
     """Whether a tile's columns are copied while those of the tile before are worked on."""
     return options.held and not (options.turned or options.gathered)
@@ -140,11 +159,11 @@ def lane_holder(options: Options) -> Any:
     (take_soft, _), copy = row_turners(options.soft or X, R), column_copier(X, R, gathered)
 
     @splice
-    def bring(rooms: Any, there: Any, at: Any, soft_at: Any, out: Any, x: Any, y: Any, written: Any, n: Any,
+    def bring(rooms: Any, ready: Any, at: Any, soft_at: Any, out: Any, x: Any, y: Any, written: Any, n: Any,
               classes: Any) -> Any:  # fmt: skip
         """Where rows, soft targets and output begin, the steps between their classes, and each lane's first logit.
 
-        Columns that are `there` already are not copied.
+        Columns that are `ready` are there already.
         """
         if not held:
             return (at, soft_at, out), (x[2], y[2], written[2]), at if gathered else iota(X) * x[3] + at
@@ -154,7 +173,7 @@ def lane_holder(options: Options) -> Any:
             if soft:
                 take_soft(rooms[1], soft_at, y[1], n, classes)
             return (rooms[0], rooms[1], rooms[0]), (column, column, column), lanes_at
-        if not (piped and there):
+        if not (piped and ready):
             copy(rooms[0], at, x[2], n, classes)
         return (rooms[0], soft_at, out), (column, y[2], written[2]), lanes_at
 

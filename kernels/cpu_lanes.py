@@ -16,15 +16,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from .cpu_finish import loss_tally, tile_results
-from .cpu_lane_tiles import HELD_CLASSES, is_piped, lane_holder, lane_places
+from .cpu_lane_tiles import HELD_CLASSES, is_piped, lane_holder, lane_places, lane_weights
 from .cpu_parts import Options, arguments, device_functions, output_terms
 from .jit import inline, kernel, splice
 from .memory import (
     any_set,
     first,
     load,
-    load_indices,
-    load_part,
     peek,
     prefetch_vector,
     read,
@@ -219,19 +217,14 @@ def lane_target(options: Options, device: SimpleNamespace) -> Any:
     They are of the lanes that are not masked, and of those whose class is out of range.
     """
     X, R, size, transform = options.logits, options.real, options.real.itemsize, device.transform
-    hard = options.target == "hard"
+    hard, asked = options.target == "hard", lane_weights(options)
 
     @splice
     def aim(at: Any, step: Any, mask: Any, number: Any, targets: Any, classes: Any, given: Any, curve: Any) -> Any:
         class_weight, sample_weight, ignore_index = given
-        weight, target, z, bad = full_wide(X, 1.0), full_index(X, -1), full(X, math.nan), mask & ~mask
-        if sample_weight:
-            weight = wide(load_part(R, sample_weight + size * number, 0, mask))
-        active, mass = mask & (weight != 0.0), weight
+        weight, target, active, bad = asked(mask, number, targets, classes, sample_weight, ignore_index)
+        z, mass = full(X, math.nan), weight
         if hard and targets:
-            target = load_indices(X, targets + 8 * number, mask)
-            active = active & (target != ignore_index)
-            bad = active & ((target < 0) | (target >= classes))
             active = active & ~bad
             target = select(active, target, full_index(X, -1))
             z = select(active, transform(read(X, at + target * step, active), curve), math.nan)

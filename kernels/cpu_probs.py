@@ -9,11 +9,11 @@ from typing import Any
 from . import numerics, simd
 from .calls import integers, reals
 from .cpu_finish import loss_tally
-from .cpu_lane_tiles import lane_places, lane_positions
+from .cpu_lane_tiles import lane_places, lane_positions, lane_weights
 from .cpu_parts import Options
 from .element_parts import SETTINGS
 from .jit import inline, kernel, splice
-from .memory import any_set, first, load_indices, load_part, peek, read, store_part, write
+from .memory import any_set, first, peek, read, store_part, write
 from .reductions import least, lowest
 from .simd import apart, full_index, full_wide, narrow, select, wide
 
@@ -97,33 +97,14 @@ def prob_writer(options: Options, formulas: SimpleNamespace, terms: SimpleNamesp
     return outputs
 
 
-def prob_target(options: Options) -> Any:
-    """Each lane's weight and class, and the masks of lanes that are not masked, and whose class is out of range."""
-    X, R, size, hard = options.logits, options.real, options.real.itemsize, options.target == "hard"
-
-    @splice
-    def aim(mask: Any, number: Any, targets: Any, classes: Any, sample_weight: Any, ignore_index: Any) -> Any:
-        weight, target, bad = full_wide(X, 1.0), full_index(X, -1), mask & ~mask
-        if sample_weight:
-            weight = wide(load_part(R, sample_weight + size * number, 0, mask))
-        active = mask & (weight != 0.0)
-        if hard:
-            target = load_indices(X, targets + 8 * number, mask)
-            active = active & (target != ignore_index)
-            bad = active & ((target < 0) | (target >= classes))
-        return weight, target, active, bad
-
-    return aim
-
-
 def make_probs(options: Options) -> Any:
     """The kernel of log_loss for these options."""
     formulas = numerics.probability_formulas(splice, simd, numerics.logarithm(inline, simd))
     terms = class_terms(options)
     (totals, losses), outputs = prob_sums(options, formulas, terms), prob_writer(options, formulas, terms)
     X, R, size = options.logits, options.real, options.real.itemsize
-    output, positions, places, aim = (
-        options.output != "", lane_positions(options), lane_places(options), prob_target(options),
+    output, positions, places, asked = (
+        options.output != "", lane_positions(options), lane_places(options), lane_weights(options),
     )  # fmt: skip
     n_integers, n_reals, add_up = len(INTEGERS), len(REALS), loss_tally(R, options.target == "hard")
 
@@ -140,7 +121,7 @@ def make_probs(options: Options) -> Any:
             n, at, soft_at, written = places(number, hi, inner, at_x, at_y, at_out)
             row = at, soft_at, class_weight
             mask = first(X, n)
-            weight, target, active, bad = aim(mask, number, targets, classes, sample_weight, ignore_index)
+            weight, target, active, bad = asked(mask, number, targets, classes, sample_weight, ignore_index)
             if any_set(bad):
                 return number + lowest(bad)
             total, wrong = totals(row, steps, mask, classes, limit)
