@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from math import prod
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from . import check
 from .arrays import Array, empty, flat, give
-from .backends import resolve
 from .check import Problem
 from .errors import ShapeError
 from .layout import across, slabs
 from .options import options, positive_integer, positive_integers
-from .plan import attempt, named, plan, run
+from .plan import attempt, is_hosted, named, plan, run
 from .scores import BinaryEvaluation, BinaryScores, CalibrationBin, Evaluation, Scores
 from .tallies import score_then_tally, score_then_tally_binary, with_labels
 
@@ -103,7 +101,7 @@ def evaluate(
     fixed = options(ignore_index=ignore_index, logit_scale=1.0, softcap=None)
     problem = check.scores(logits, _required(target), axis, sample_weight, device, fixed)
     fixed |= {"top_k": np.array(ks, np.int64), "bins": bins}
-    x, hosted = problem.x, _is_hosted(problem)
+    x, hosted = problem.x, is_hosted(problem)
     rows = max(_CHUNK_BYTES // max(x.shape[problem.axis] * x.itemsize, _ROW_BYTES), 1)
     total = np.zeros(6 + len(ks) + 4 * bins)
     scratch: dict[str, Array] = {}
@@ -182,7 +180,7 @@ def evaluate_binary(
     bins, fixed = positive_integer("bins", bins), options(threshold=threshold)
     elements = check.binary_scores(logits, _required(target), sample_weight, device, fixed)
     problem = with_labels(elements)
-    x, hosted = problem.x, _is_hosted(problem)
+    x, hosted = problem.x, is_hosted(problem)
     rows = max(_BINARY_CHUNK_BYTES // max(x.shape[-1] * x.itemsize, 1), 1)
     total = np.zeros((x.shape[-1], 8 + 4 * bins))
     scratch: dict[str, Array] = {}
@@ -198,11 +196,6 @@ def _required(target: Any) -> Any:
     if target is None:
         raise ShapeError("target is None, expected an array: an evaluation needs one")
     return target
-
-
-def _is_hosted(problem: Problem) -> bool:
-    """Tell whether host memory is where it is computed."""
-    return isinstance(resolve(problem.device, problem.x), ModuleType)
 
 
 def _row_dtypes(problem: Problem) -> dict[str, np.dtype[Any]]:

@@ -29,6 +29,11 @@ def named(name: str) -> Kernel:
     return attrgetter(name)
 
 
+def is_hosted(problem: Problem) -> bool:
+    """Tell whether host memory is where a problem is computed."""
+    return isinstance(resolve(problem.device, problem.x), ModuleType)
+
+
 class Plan(NamedTuple):
     """A call that is decided.
 

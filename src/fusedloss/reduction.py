@@ -2,17 +2,15 @@
 
 import math
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from . import cuda
 from .arrays import Array, empty, give, on_card
-from .backends import resolve
 from .check import Problem, output
 from .layout import Shape
-from .plan import named, plan, run
+from .plan import is_hosted, named, plan, run
 
 _FLOAT64 = np.dtype(np.float64)
 _sum = np.add.reduce  # in pairs, whose order is fixed
@@ -29,8 +27,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
     if on_card(x):
         return cuda.module("losses").solve(problem, gradient, out)
     none, rows, writes = problem.reduction == "none", {}, {}
-    hosted = isinstance(resolve(problem.device, x), ModuleType)
-    summed = hosted and problem.form == "rows" and not none  # by the kernel, a block of rows at a time
+    summed = problem.form == "rows" and not none and is_hosted(problem)  # by the kernel, a block of rows at a time
     counted = summed and not gradient and _counts_rows(problem)
     divisor = math.nan if counted else divisor_of(problem)
     fixed = {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
