@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 Seconds = dict[str, list[float]]
 MARK = "result: "
 """Begins a line of a process's output that is a row, as JSON."""
+HEADER = f"{'target':<32} {'of':<40} {'least':>6} {'aim':>6} {'reached':>8}  met"
 
 
 class Aim(NamedTuple):
@@ -26,9 +27,6 @@ class Aim(NamedTuple):
         met = "aim" if reached >= self.aim else "least" if reached >= self.least else "no"
         times = {name: median(seconds[name]) for name in (*self.of, self.to)}
         return {**self._asdict(), "of": [*self.of], "reached": reached, "met": met, "seconds": times}
-
-
-HEADER = f"{'target':<32} {'of':<40} {'least':>6} {'aim':>6} {'reached':>8}  met"
 
 
 def line(row: dict[str, Any]) -> str:
