@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from types import ModuleType
 
 os.environ.setdefault("FUSEDLOSS_CUDA_SIMULATOR", "1")  # 0: on a card
 
@@ -31,6 +32,14 @@ with suppress(ImportError):  # a machine with a card may have little more than P
 def backend(request: pytest.FixtureRequest) -> str:
     """A ``device=`` of the library."""
     return request.param
+
+
+@pytest.fixture(params=["reference", "cpu", "cuda"])
+def kernels(request: pytest.FixtureRequest) -> ModuleType:
+    """The kernels of a backend."""
+    from kernel_cases import kernels_of  # it needs more than a machine with a card may have
+
+    return kernels_of(request.param)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

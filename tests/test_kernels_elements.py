@@ -9,7 +9,6 @@ import torch
 from fusedloss.kernels import SEGMENT
 from kernel_cases import (
     DTYPES,
-    KERNELS,
     LOSS_OPTIONS,
     NARROW,
     WIDE,
@@ -17,7 +16,6 @@ from kernel_cases import (
     bits,
     element_loss,
     is_simulated,
-    kernels_of,
     result_dtype,
     row_loss,
     spans,
@@ -30,11 +28,6 @@ SHAPES = [(40, 7), (3, SEGMENT), (2, 3 * SEGMENT + 5), (1, 20 * SEGMENT), (20_00
 def shape_for(kernels, shape):
     """A shape of the same kind, but small where plain Python runs the kernels."""
     return (min(shape[0], 70), min(shape[1], SEGMENT + 5)) if is_simulated(kernels) else shape
-
-
-@pytest.fixture(params=KERNELS)
-def kernels(request):
-    return kernels_of(request.param)
 
 
 def wide(array):

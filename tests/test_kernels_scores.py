@@ -5,15 +5,10 @@ import importlib
 import numpy as np
 import pytest
 import scipy.special
-from kernel_cases import DTYPES, KERNELS, WIDE, assert_close, bits, is_simulated, kernels_of, result_dtype, spans
+from kernel_cases import DTYPES, WIDE, assert_close, bits, is_simulated, result_dtype, spans
 
 INF, NAN = np.inf, np.nan
 PER_ROW = ("log_normalizer", "prediction", "confidence", "entropy", "nll", "rank", "brier")
-
-
-@pytest.fixture(params=KERNELS)
-def kernels(request):
-    return kernels_of(request.param)
 
 
 def score(kernels, x, target=None, *, pieces=1, status=-1, ignore_index=-100, logit_scale=1.0, softcap=None):
