@@ -111,6 +111,7 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     options = Options(
         fmt, **flags._asdict(), target="soft" if soft else "hard" if aimed else "",
         soft=replace(memory_format(target[0], fmt.real), lanes=fmt.lanes) if target and soft else None,
+        looked_up=processor_has("avx512f"),
     )  # fmt: skip
     if in_rows:
         kept = classes <= BLOCK and flags.output == "gradient"

@@ -34,6 +34,7 @@ class Options:
     gathered: bool = False  # lane kernels: rows that do not lie side by side
     held: bool = False  # lane kernels: few classes, which are copied before they are worked on
     turned: bool = False  # lane kernels: few classes that lie side by side, turned as they are copied
+    looked_up: bool = False  # exponentials by powers of two in registers of 512 bits
 
     @property
     def real(self) -> Format:
@@ -88,14 +89,14 @@ def _curves(transform: str, real: Any) -> Any:
 def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
     real = options.real_type
-    exp, term = (numerics.exponential(inline, simd, real, summed=summed) for summed in (False, True))
+    exp, term = numerics.exponential(inline, simd, real), numerics.summand(inline, simd, real, looked_up=options.looked_up)
     log = numerics.logarithm(inline, simd)
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = _curves(options.transform, real)
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
     device.rescale = _rescale(options, exp)
     device.value = output_value(
-        options, splice, simd, real, _rough(term, real) if options.logits.itemsize == 2 else exp
+        options, splice, simd, real, _rough(*term) if options.logits.itemsize == 2 else exp
     )
     device.kept_value = kept_value(options, splice, simd, real)
     device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)
@@ -118,10 +119,15 @@ def output_terms(options: Options, device: SimpleNamespace) -> Any:
 
 
 @cache
-def _rough(term: Any, real: Any) -> Any:
+def _rough(term: Any, least: Any) -> Any:
     """e^t for an output of 16 bits, whose rounding hides an ulp of the arithmetic."""
-    least = numerics.LEAST[real]
-    return splice(lambda t: term(maximum(least, t)))
+
+    @splice
+    def exp(t: Any) -> Any:
+        fraction, power = term(maximum(least, t))
+        return fraction * power
+
+    return exp
 
 
 def _step(options: Options, term: Any, log: Any) -> Any:
@@ -130,16 +136,15 @@ def _step(options: Options, term: Any, log: Any) -> Any:
     A scored target (`hot`) is left out of `rest` and `square`, which make its Brier score: 1 - p would cancel.
     """
     soft, smoothed, weighted = options.target == "soft", options.smoothed, options.weighted
-    divergence, scored = options.divergence, options.result == "score"
-    least = numerics.LEAST[options.real_type]
+    divergence, scored, (factors, least) = options.divergence, options.result == "score", term
 
     @splice
     def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
         pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         lead = z - ref
         t = maximum(least, lead)
-        e = term(t)
-        pair = pair + e
+        fraction, power = factors(t)
+        e, pair = fraction * power, fma(fraction, power, pair)
         if smoothed:
             if weighted:  # a class of weight 0 adds nothing, at -inf too
                 shift, seen = shift + select(valid & (w != 0.0), lead * w, 0.0), seen + w

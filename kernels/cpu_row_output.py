@@ -8,7 +8,7 @@ from typing import Any
 
 from .cpu_parts import Options, output_terms
 from .jit import inline, splice
-from .memory import first, load, load_part, store, store_part, stream
+from .memory import first, load, load_part, load_two, store, store_part, stream
 from .simd import Format, apart, full, ramp
 
 BLOCK = 4096
@@ -17,9 +17,19 @@ KEPT = BLOCK + 64
 
 
 def class_loaders(options: Options, transform: Any) -> Any:
-    """A vector of a row's classes, whole or in part: z, its soft target and its class weight, where there are any."""
+    """Classes of a row: z, their soft target and their class weight, where there are any.
+
+    Two vectors of them, or one, whole or in part.
+    """
     X, Y, R = options.logits, options.soft or options.logits, options.real
     soft, weighted = options.target == "soft", options.weighted
+
+    @splice
+    def two(row: Any, k: Any, curve: Any) -> Any:
+        p, q, v, _ = row
+        a, b = load_two(X, X, p, k)
+        z = transform(a, curve), transform(b, curve)
+        return z, load_two(X, Y, q, k) if soft else z, load_two(X, R, v, k) if weighted else z
 
     @splice
     def whole(row: Any, k: Any, curve: Any) -> Any:
@@ -33,13 +43,13 @@ def class_loaders(options: Options, transform: Any) -> Any:
         z = transform(load_part(X, p, k, mask), curve)
         return z, load_part(Y, q, k, mask) if soft else z, load_part(R, v, k, mask) if weighted else z
 
-    return whole, part
+    return two, whole, part
 
 
 def row_values(options: Options, device: SimpleNamespace) -> Any:
     """A vector of the output, whole or in part: from the logits, or from exponentials that were kept."""
     R, size, kept, capped = options.real, options.real.itemsize, options.kept, options.transform == "softcap"
-    (load_whole, load_some), value, kept_value = (
+    (_, load_whole, load_some), value, kept_value = (
         class_loaders(options, device.transform), device.value, device.kept_value,
     )  # fmt: skip
 

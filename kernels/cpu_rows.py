@@ -9,6 +9,7 @@ the sum, whose greatest term is 1, has a logarithm that is never negative, and 0
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -25,10 +26,13 @@ from .memory import (
     first,
     load,
     load_part,
+    load_two,
     peek,
     peek_index,
     prefetch_vector,
+    ramp_two,
     store,
+    store_two,
 )  # fmt: skip
 from .reductions import count, hmax, hsum
 from .simd import Format, apart, following, full, full_wide, maximum, narrow, ramp, select, wide
@@ -63,68 +67,66 @@ def block_maximum(X: Format, line: Any) -> Any:
 
 
 def vector_step(options: Options, device: SimpleNamespace) -> Any:
-    """Add one vector's classes to the sums, count what ranks before the target, and look at a vector ahead.
-
-    Exponentials that are kept for the output go to `at`, and so do logits that have been bent.
-    """
-    R, size, scored, step = options.real, options.real.itemsize, options.result == "score", device.step
-    kept, capped = options.kept, options.transform == "softcap"
+    """Add one vector's classes to the sums, count what ranks before the target, and look at a vector ahead."""
+    scored, step = options.result == "score", device.step
 
     @splice
-    def add(z: Any, y: Any, w: Any, ahead: Any, valid: Any, hot: Any, ref: Any, limit: Any, state: Any, at: Any) -> Any:
-        sums, peak, before = state
+    def add(z: Any, y: Any, w: Any, ahead: Any, valid: Any, mark: Any, ref: Any, state: Any) -> Any:
+        (sums, peak, before), (hot, limit) = state, mark
         if scored:
             before += count(valid & (z >= limit))
         e, sums = step(z, valid, hot, ref, y, w, sums)
-        if kept:
-            store(R, at, 0, e)
-        if kept and capped:
-            store(R, at + KEPT * size, 0, z)
-        return sums, maximum(ahead, peak), before
+        return e, (sums, maximum(ahead, peak), before)
 
     return add
 
 
 def block_vectors(options: Options, device: SimpleNamespace) -> Any:
-    """A block's vectors: where the target is in one; the sums with the share of two; with that of one not whole.
+    """A block's vectors: where the target is in some; the sums with the share of two; with that of one not whole.
 
     `onward` is an address such that class j there is the first whose maximum is looked for. A tie ranks before a target
-    `gap` classes on if it comes before it: `limits` are the least logits that do, before and after the target. `marks`
-    are the lane of a scored target and its limits.
+    `gap` classes on if it comes before it: `limits` are the least logits that do, before and after the target. A mark
+    is the lane of a scored target and each lane's limit. Exponentials that are kept for the output, and logits that
+    have been bent, go to a row's last place.
     """
-    X, Y, soft = options.logits, options.soft or options.logits, options.target == "soft"
-    lanes, size, line, scored = X.lanes, X.itemsize, device.line, options.result == "score"
-    soft_size, real_size, pair = Y.itemsize, options.real.itemsize, device.pair
-    (load_whole, load_some), add = class_loaders(options, device.transform), vector_step(options, device)
+    X, Y, R, soft = options.logits, options.soft or options.logits, options.real, options.target == "soft"
+    lanes, size, soft_size, line, pair = X.lanes, X.itemsize, Y.itemsize, device.line, device.pair
+    kept, bent = options.kept, KEPT * R.itemsize if options.kept and options.transform == "softcap" else 0
+    scored, both, both_soft = options.result == "score", replace(X, lanes=2 * lanes), replace(Y, lanes=2 * lanes)
+    (load_pair, _, load_some), add = class_loaders(options, device.transform), vector_step(options, device)
 
     @splice
-    def marks_of(gap: Any, limits: Any) -> Any:
-        here = full(X, min(max(gap, -1), lanes))
-        return (ramp(X) == here, select(ramp(X) < here, limits[0], limits[1])) if scored else (first(X, 0), limits[0])
+    def mark_of(numbers: Any, gap: Any, limits: Any) -> Any:
+        here = full(X, min(max(gap, -1), 2 * lanes))
+        return (numbers == here, select(numbers < here, limits[0], limits[1])) if scored else (first(X, 0), limits[0])
 
     @splice
-    def whole(row: Any, onward: Any, k: Any, marks: Any, ref: Any, state: Any, curve: Any) -> Any:
-        prefetch_vector(X, onward + k * size + AHEAD)
+    def two(row: Any, onward: Any, k: Any, marks: Any, ref: Any, state: Any, curve: Any) -> Any:
+        prefetch_vector(both, onward + k * size + AHEAD)
         if soft:
-            prefetch_vector(Y, row[1] + k * soft_size + 2 * AHEAD)
-        z, y, w = load_whole(row, k, curve)
-        ahead, kept_at = line(load(X, onward, k), curve), row[3] + k * real_size
-        return add(z, y, w, ahead, first(X, lanes), marks[0], ref, marks[1], state, kept_at)
-
-    @splice
-    def two(row: Any, onward: Any, k: Any, marks: Any, others: Any, ref: Any, state: Any, curve: Any) -> Any:
-        state = whole(row, onward, k, marks, ref, state, curve)
-        sums, peak, before = whole(row, onward, k + lanes, others, ref, state, curve)
+            prefetch_vector(both_soft, row[1] + k * soft_size + 2 * AHEAD)
+        (z, y, w), (near, far), every = load_pair(row, k, curve), load_two(X, X, onward, k), first(X, lanes)
+        e, state = add(z[0], y[0], w[0], line(near, curve), every, marks[0], ref, state)
+        f, (sums, peak, before) = add(z[1], y[1], w[1], line(far, curve), every, marks[1], ref, state)
+        if kept:
+            store_two(X, R, row[3], k, e, f)
+        if bent:
+            store_two(X, R, row[3] + bent, k, z[0], z[1])
         return pair(sums), peak, before
 
     @inline
     def part(row: Any, onward: Any, k: Any, n: Any, gap: Any, limits: Any, ref: Any, state: Any, curve: Any) -> Any:
-        mask, (hot, limit) = first(X, n), marks_of(gap, limits)
+        mask = first(X, n)
         z, y, w = load_some(row, k, mask, curve)
         z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
-        return add(z, y, w, ahead, mask, hot, ref, limit, state, row[3] + k * real_size)
+        e, state = add(z, y, w, ahead, mask, mark_of(ramp(X), gap, limits), ref, state)
+        if kept:
+            store(R, row[3], k, e)
+        if bent:
+            store(R, row[3] + bent, k, z)
+        return state
 
-    return marks_of, two, part
+    return mark_of, two, part
 
 
 def block_sums(options: Options, device: SimpleNamespace) -> Any:
@@ -133,24 +135,24 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     Also the maximum over as many classes `onward`.
     """
     X, lanes, scored = options.logits, options.logits.lanes, options.result == "score"
-    (marks_of, two, part), fold = block_vectors(options, device), device.fold
+    (mark_of, two, part), fold = block_vectors(options, device), device.fold
 
     @inline
     def sums_of(row: Any, onward: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
         zero, zeros, least, none = full(X, 0.0), full_wide(X, 0.0), full(X, -math.inf), first(X, 0)
-        limits = full(X, z_target), full(X, following(X, z_target))
+        limits, (even, odd) = (full(X, z_target), full(X, following(X, z_target))), ramp_two(X)
         sums = (full(X, -0.0), zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         state, k = (sums, least, 0), j
         while k + 2 * lanes <= end:
             pause, away = min(end, k + STRETCH), (none, limits[0] if k <= target else limits[1])
             if scored and k <= target < pause:
                 while k + 2 * lanes <= pause:
-                    marks, others = marks_of(target - k, limits), marks_of(target - k - lanes, limits)
-                    state = two(row, onward, k, marks, others, ref, state, curve)
+                    marks = mark_of(even, target - k, limits), mark_of(odd, target - k, limits)
+                    state = two(row, onward, k, marks, ref, state, curve)
                     k += 2 * lanes
             while k + 2 * lanes <= pause:
-                state = two(row, onward, k, away, away, ref, state, curve)
+                state = two(row, onward, k, (away, away), ref, state, curve)
                 k += 2 * lanes
             state = fold(state[0]), state[1], state[2]
         while k < end:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .jit import processor_has
@@ -91,6 +91,67 @@ def load(_typingctx: Any, fmt: Any, address: Any, index: Any) -> Any:
         return to_real(builder, fmt.format, builder.load(pointer, align=1))
 
     return fmt.vector(fmt, types.int64, types.int64), codegen
+
+
+def _paired(fmt: Format) -> bool:
+    """Whether two vectors hold elements of even and of odd numbers: sixteen bits of each word become an element's."""
+    return fmt.code == "bf"
+
+
+def _numbers(fmt: Format) -> list[int]:
+    """The numbers of the elements that two vectors hold between them, in their order."""
+    both = range(2 * fmt.lanes)
+    return [*both[::2], *both[1::2]] if _paired(fmt) else [*both]
+
+
+@intrinsic
+def load_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any) -> Any:
+    """Two vectors that hold what starts at element `index`, in the order that costs least in the format `order`."""
+    pair, numbers = types.UniTuple(fmt.vector, 2), _numbers(order.format)
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        lanes, (address, index) = fmt.format.lanes, args[2:]
+        if _paired(order.format) and _paired(fmt.format):
+            words = ir.VectorType(I32, lanes)
+            word = builder.load(pointer_to(builder, fmt, address, index, words), align=1)
+            bits = builder.shl(word, _number(words, 16)), builder.and_(word, _number(words, 0xFFFF0000))
+            return cgutils.pack_array(builder, [builder.bitcast(each, fmt.vector.ir) for each in bits])
+        at = index, builder.add(index, I64(lanes))
+        pointers = [pointer_to(builder, fmt, address, each, fmt.memory) for each in at]
+        dense = [to_real(builder, fmt.format, builder.load(pointer, align=1)) for pointer in pointers]
+        picks = [ir.Constant(ir.VectorType(I32, lanes), [I32(k) for k in numbers[half:][:lanes]]) for half in (0, lanes)]
+        return cgutils.pack_array(builder, [builder.shuffle_vector(*dense, each) for each in picks])
+
+    return pair(order, fmt, types.int64, types.int64), codegen
+
+
+@intrinsic
+def store_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any, first: Any, second: Any) -> Any:
+    """Write two vectors in the order of `load_two` from element `index` on."""
+    numbers, lanes = _numbers(order.format), fmt.format.lanes
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        for start in (0, lanes):
+            pick = [I32(numbers.index(k)) for k in range(start, start + lanes)]
+            value = builder.shuffle_vector(args[4], args[5], ir.Constant(ir.VectorType(I32, lanes), pick))
+            pointer = pointer_to(builder, fmt, args[2], builder.add(args[3], I64(start)), fmt.memory)
+            builder.store(to_memory(builder, fmt.format, value), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(order, fmt, types.int64, types.int64, fmt.vector, fmt.vector), codegen
+
+
+@intrinsic
+def ramp_two(_typingctx: Any, fmt: Any) -> Any:
+    """The numbers, in the arithmetic type, of what `load_two` gives."""
+    pair, numbers, lanes = types.UniTuple(fmt.vector, 2), _numbers(fmt.format), fmt.format.lanes
+
+    def codegen(_context: Any, builder: Any, _sig: Any, _args: Any) -> Any:
+        halves = numbers[:lanes], numbers[lanes:]
+        vectors = [ir.Constant(fmt.vector.ir, [fmt.vector.element(float(k)) for k in half]) for half in halves]
+        return cgutils.pack_array(builder, vectors)
+
+    return pair(fmt), codegen
 
 
 @intrinsic

@@ -18,7 +18,7 @@ import numpy as np
 
 Jit = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-# bench/fit_polynomials.py prints these: (2^f - 1)/f on |f| <= 1/2; (e^r - 1 - r)/r² on |r| <= log(2)/2; log(1 + e)/e on
+# bench/fit_polynomials.py prints these: (2^f - 1)/f on |f| <= 1/2, or 1/2/PARTS; (e^r - 1 - r)/r² on |r| <= log(2)/2; log(1 + e)/e on
 # [0, 1].
 EXP2 = {
     np.float32: (
@@ -34,6 +34,13 @@ EXP2 = {
 EXP2_SUMMED = EXP2 | {
     np.float32: (
         0.0013264727140072014, 0.009671512639956454, 0.055507337434700856, 0.2402224208537671, 0.693146977598992,
+    ),
+}  # fmt: skip
+EXP2_LOOKED_UP = {
+    np.float32: (0.24022649737573126, 0.6931573297731319),
+    np.float64: (
+        0.00015403348281360884, 0.0013333818526483619, 0.00961812911219207, 0.055504108652133566, 0.24022650695909906,
+        0.6931471805599468,
     ),
 }  # fmt: skip
 EXPM1 = {
@@ -60,8 +67,10 @@ LOG1P = {
 LN2, LOG2E = math.log(2), math.log2(math.e)
 LOG2E_REST = {np.float32: 1.9259629911266175e-08, np.float64: 2.0355273740931033e-17}
 """What log2(e) loses when it is rounded."""
-LEAST = {np.float32: -88.0, np.float64: -709.0}
-"""Where e^t is taken for 0."""
+LEAST, GRADUAL = {np.float32: -88.0, np.float64: -709.0}, {np.float32: -104.0, np.float64: -746.0}
+"""Where e^t is taken for 0, and where it is less than half the least subnormal number."""
+PARTS = {np.float32: 32, np.float64: 16}
+"""The powers of two from 1 to 2 that are looked up: as many as two registers of 512 bits hold."""
 MAGIC = {np.float32: 1.5 * 2**23 + 127, np.float64: 1.5 * 2**52 + 1023}
 """1.5·2^mantissa rounds what it is added to to an integer, and leaves it, plus the exponent's bias, in the low bits."""
 LN2_PARTS = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
@@ -90,34 +99,52 @@ def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..
 
 
 @cache
-def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False, summed: bool = False) -> Callable[..., Any]:
+def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False) -> Callable[..., Any]:
     """e^t for t well below overflow: within 1 ulp, exactly 1 at 0, exactly 0 below 2^-½ of the least normal number.
 
     e^t = 2^n·2^f with n an integer near t·log2(e) and |f| <= 1/2; adding `MAGIC` leaves n, plus the exponent's bias, in
     the low bits of the sum, whence `ops.pow2` takes it: from about LEAST on, the bits of 0. With `gradual`, t <= 0 may
-    have any subnormal result: it is made 2^64 times as large and then scaled. `summed` is for the terms of a sum that
-    has a term 1, with t >= LEAST: within 2 ulp there, and |t|/16 more for a small one.
+    have any subnormal result: it is made 2^64 times as large and then scaled.
     """
-    single = real is np.float32
     log2e, log2e_rest, bias = real(LOG2E), real(LOG2E_REST[real]), 64 if gradual else 0
     raised, scale = real(MAGIC[real] + bias), real(2.0**-bias)
-    least = real({True: -104, False: -746}[single] if gradual else LEAST[real])
+    least = real((GRADUAL if gradual else LEAST)[real])
     fma, maximum, pow2 = ops.fma, ops.maximum, ops.pow2
-    power = polynomial(jit, ops, tuple(real(c) for c in (*(EXP2_SUMMED if summed else EXP2)[real], 1)))
+    power = polynomial(jit, ops, tuple(real(c) for c in (*EXP2[real], 1)))
 
     @jit
     def exp(t: Any) -> Any:
-        if not summed:
-            t = maximum(least, t)
+        t = maximum(least, t)
         shifted = fma(t, log2e, raised)
         n = shifted - raised
-        f = fma(t, log2e, -n)
-        if not summed:
-            f = fma(t, log2e_rest, f)
+        f = fma(t, log2e_rest, fma(t, log2e, -n))
         e = power(f) * pow2(shifted)
         return e * scale if gradual else e
 
     return exp
+
+
+@cache
+def summand(jit: Jit, ops: Any, real: Any, *, looked_up: bool = False) -> tuple[Callable[..., Any], Any]:
+    """e^t as a product of two, for the terms of a sum that has a term 1; and the least t there may be, where it is 0.
+
+    Within 2 ulp, and |t|/16 more for a small one; the factors are exactly 1 at 0. As `exponential`, but with
+    `looked_up`, n is a multiple of 1/PARTS, and `ops.power_of_two` looks up 2 to its fraction: so f is short, and its
+    polynomial, too.
+    """
+    log2e, bits = real(LOG2E), {np.float32: 23, np.float64: 52}[real]
+    raised, least = real(1.5 * 2**bits / PARTS[real] if looked_up else MAGIC[real]), GRADUAL if looked_up else LEAST
+    power = polynomial(jit, ops, tuple(real(c) for c in (*(EXP2_LOOKED_UP if looked_up else EXP2_SUMMED)[real], 1)))
+    fma, pow2, power_of_two = ops.fma, ops.pow2, ops.power_of_two
+
+    @jit
+    def factors(t: Any) -> Any:
+        shifted = fma(t, log2e, raised)
+        n = shifted - raised
+        f = fma(t, log2e, -n)
+        return power(f), power_of_two(n, shifted) if looked_up else pow2(shifted)
+
+    return factors, real(least[real])
 
 
 @cache

@@ -13,6 +13,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin, lower_constant
@@ -194,7 +195,9 @@ def _invert(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
 
 def llvm(builder: Any, name: str, result: Any, *args: Any) -> Any:
     """Call an LLVM intrinsic; ``*`` in its name stands for the mangled vector type."""
-    mangled = name.replace("*", mangle(result if not isinstance(result, ir.VoidType) else args[0].type))
+    mangled = name
+    if "*" in name:
+        mangled = name.replace("*", mangle(result if not isinstance(result, ir.VoidType) else args[0].type))
     kind = ir.FunctionType(result, [a.type for a in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, mangled), args)
 
@@ -251,6 +254,39 @@ minimum = _elementwise(_pick("<"), 2)
 absolute = _elementwise(lambda builder, meet, a: llvm(builder, "llvm.fabs.*", a.type, a), 1)
 pow2 = _elementwise(_pow2, 1)
 """2^n, from the sum of n, the exponent's bias and 1.5·2^mantissa: the sum's low bits are the exponent to be."""
+
+
+def _in_registers(builder: Any, emit: Any, meet: Vector, *values: Any) -> Any:
+    """Call `emit` for each register of 512 bits that vectors fill, and join what it gives."""
+    lanes = 64 // (4 if meet.scalar == types.float32 else 8)
+    pieces = []
+    for start in range(0, meet.lanes, lanes):
+        picked = ir.Constant(ir.VectorType(I32, lanes), [I32(start + k) for k in range(lanes)])
+        pieces.append(emit(*(builder.shuffle_vector(value, value, picked) for value in values)))
+    while len(pieces) > 1:
+        joined = ir.VectorType(I32, 2 * pieces[0].type.count)
+        picked = ir.Constant(joined, [I32(k) for k in range(joined.count)])
+        pieces = [builder.shuffle_vector(a, b, picked) for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
+    return pieces[0]
+
+
+def _power_of_two(builder: Any, meet: Any, n: Any, shifted: Any) -> Any:
+    single = meet.scalar == types.float32
+    suffix, lanes, integer = ("ps", 16, I32) if single else ("pd", 8, I64)
+    kind, index = ir.VectorType(meet.element, lanes), ir.VectorType(integer, lanes)
+    roots = [meet.element(float((np.float32 if single else np.float64)(2 ** (k / 2 / lanes)))) for k in range(2 * lanes)]
+    low, high, every = ir.Constant(kind, roots[:lanes]), ir.Constant(kind, roots[lanes:]), ir.IntType(lanes)(-1)
+
+    def emit(n: Any, shifted: Any) -> Any:
+        at = builder.bitcast(shifted, index)
+        root = llvm(builder, f"llvm.x86.avx512.vpermi2var.{suffix}.512", kind, low, at, high)
+        return llvm(builder, f"llvm.x86.avx512.mask.scalef.{suffix}.512", kind, root, n, kind(None), every, I32(4))
+
+    return _in_registers(builder, emit, meet, n, shifted)
+
+
+power_of_two = _elementwise(_power_of_two, 2)
+"""2^n, for n a multiple of 1/32 (1/16 in float64) and as the low bits of `shifted` tell it; needs AVX-512."""
 
 
 @intrinsic
