@@ -96,7 +96,7 @@ def device_functions(options: Options) -> SimpleNamespace:
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
     device.rescale = _rescale(options, exp)
     device.value = output_value(
-        options, splice, simd, real, _rough(*term) if options.logits.itemsize == 2 else exp
+        options, splice, simd, real, _rough(*term) if options.logits.itemsize == 2 or options.output == "gradient" else exp
     )
     device.kept_value = kept_value(options, splice, simd, real)
     device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)

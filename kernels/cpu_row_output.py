@@ -8,7 +8,7 @@ from typing import Any
 
 from .cpu_parts import Options, output_terms
 from .jit import inline, splice
-from .memory import first, load, load_part, load_two, store, store_part, stream
+from .memory import LINE, first, load, load_part, load_two, ramp_two, store_part, store_two, stream_two
 from .simd import Format, apart, full, ramp
 
 BLOCK = 4096
@@ -16,10 +16,10 @@ KEPT = BLOCK + 64
 """Room for the exponentials of a row that is one block, to the end of a vector."""
 
 
-def class_loaders(options: Options, transform: Any) -> Any:
+def class_loaders(options: Options, transform: Any, order: Format) -> Any:
     """Classes of a row: z, their soft target and their class weight, where there are any.
 
-    Two vectors of them, or one, whole or in part.
+    Two vectors of them in the order that suits a format, or one in part.
     """
     X, Y, R = options.logits, options.soft or options.logits, options.real
     soft, weighted = options.target == "soft", options.weighted
@@ -27,15 +27,9 @@ def class_loaders(options: Options, transform: Any) -> Any:
     @splice
     def two(row: Any, k: Any, curve: Any) -> Any:
         p, q, v, _ = row
-        a, b = load_two(X, X, p, k)
+        a, b = load_two(order, X, p, k)
         z = transform(a, curve), transform(b, curve)
-        return z, load_two(X, Y, q, k) if soft else z, load_two(X, R, v, k) if weighted else z
-
-    @splice
-    def whole(row: Any, k: Any, curve: Any) -> Any:
-        p, q, v, _ = row
-        z = transform(load(X, p, k), curve)
-        return z, load(Y, q, k) if soft else z, load(R, v, k) if weighted else z
+        return z, load_two(order, Y, q, k) if soft else z, load_two(order, R, v, k) if weighted else z
 
     @splice
     def part(row: Any, k: Any, mask: Any, curve: Any) -> Any:
@@ -43,39 +37,41 @@ def class_loaders(options: Options, transform: Any) -> Any:
         z = transform(load_part(X, p, k, mask), curve)
         return z, load_part(Y, q, k, mask) if soft else z, load_part(R, v, k, mask) if weighted else z
 
-    return two, whole, part
+    return two, part
 
 
-def row_values(options: Options, device: SimpleNamespace) -> Any:
-    """A vector of the output, whole or in part: from the logits, or from exponentials that were kept."""
+def row_values(options: Options, device: SimpleNamespace, order: Format) -> Any:
+    """Two vectors of the output, or one in part: from the logits, or from exponentials that were kept."""
     R, size, kept, capped = options.real, options.real.itemsize, options.kept, options.transform == "softcap"
-    (_, load_whole, load_some), value, kept_value = (
-        class_loaders(options, device.transform), device.value, device.kept_value,
-    )  # fmt: skip
+    load_pair, load_some = class_loaders(options, device.transform, order)
+    value, kept_value = device.value, device.kept_value
 
     @splice
-    def made(row: Any, k: Any, loaded: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
-        z, y, w = loaded
+    def two(row: Any, k: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
+        z, y, w = load_pair(row, k, curve)
+        if kept:
+            e, z = load_two(R, R, row[3], k), load_two(R, R, row[3] + KEPT * size, k) if capped else z
+            g = kept_value(e[0], z[0], y[0], w[0], hot[0], factors, curve)
+            return g, kept_value(e[1], z[1], y[1], w[1], hot[1], factors, curve)
+        g = value(z[0], y[0], w[0], hot[0], top, factors, curve)
+        return g, value(z[1], y[1], w[1], hot[1], top, factors, curve)
+
+    @splice
+    def part(row: Any, k: Any, mask: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
+        z, y, w = load_some(row, k, mask, curve)
         if kept:
             z = load(R, row[3] + KEPT * size, k) if capped else z
             return kept_value(load(R, row[3], k), z, y, w, hot, factors, curve)
         return value(z, y, w, hot, top, factors, curve)
 
-    @splice
-    def whole(row: Any, k: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
-        return made(row, k, load_whole(row, k, curve), hot, top, factors, curve)
-
-    @splice
-    def part(row: Any, k: Any, mask: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
-        return made(row, k, load_some(row, k, mask, curve), hot, top, factors, curve)
-
-    return whole, part
+    return two, part
 
 
 def row_writer(options: Options, device: SimpleNamespace) -> Any:
     """Write a row of the output; `factors` as `row_parts` describes them."""
     X, lanes, size, streamed = options.logits, options.logits.lanes, options.logits.itemsize, options.streamed
-    width, (whole_value, part_value) = float(lanes), row_values(options, device)
+    order = options.real if options.kept else X  # exponentials are kept in the order of their classes
+    both, (two_values, part_value) = 2 * lanes, row_values(options, device, order)
 
     @inline
     def part(row: Any, out: Any, k: Any, n: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
@@ -84,28 +80,31 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
         store_part(X, out, k, mask, part_value(row, k, mask, hot, top, factors, curve))
 
     @splice
-    def whole(row: Any, out: Any, k: Any, gap: Any, top: Any, factors: Any, curve: Any) -> Any:
-        g = whole_value(row, k, ramp(X) == gap, top, factors, curve)
+    def two(row: Any, out: Any, k: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
+        g, h = two_values(row, k, hot, top, factors, curve)
         if streamed:
-            stream(X, out, k, g)
+            stream_two(order, X, out, k, g, h)
         else:
-            store(X, out, k, g)
-        return gap - width
+            store_two(order, X, out, k, g, h)
 
     @inline
     def write(row: Any, out: Any, classes: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
         apart()
-        k = 0
+        k, none = 0, first(X, 0)
         if streamed:
-            k = min(classes, (-out & (lanes * size - 1)) // size)
-            part(row, out, 0, k, target, top, factors, curve)
-        while k + 2 * lanes <= classes:
-            pause = min(classes, k + BLOCK)
-            gap = full(X, min(max(target - k, -1), BLOCK))  # small, so exact
-            while k + 2 * lanes <= pause:
-                gap = whole(row, out, k, gap, top, factors, curve)
-                gap = whole(row, out, k + lanes, gap, top, factors, curve)
-                k += 2 * lanes
+            k = min(classes, (-out & (LINE - 1)) // size)
+            for j in range(0, k, lanes):
+                part(row, out, j, min(lanes, k - j), target, top, factors, curve)
+        stop = k + (target - k) // both * both if target >= k else classes  # where the target is in the next two
+        while k + both <= classes:
+            while k + both <= stop:
+                two(row, out, k, (none, none), top, factors, curve)
+                k += both
+            if k + both <= classes:
+                (near, far), gap = ramp_two(order), full(X, target - k)
+                two(row, out, k, (near == gap, far == gap), top, factors, curve)
+                k += both
+            stop = classes
         while k < classes:
             n = min(lanes, classes - k)
             part(row, out, k, n, target, top, factors, curve)

@@ -93,7 +93,7 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
     lanes, size, soft_size, line, pair = X.lanes, X.itemsize, Y.itemsize, device.line, device.pair
     kept, bent = options.kept, KEPT * R.itemsize if options.kept and options.transform == "softcap" else 0
     scored, both, both_soft = options.result == "score", replace(X, lanes=2 * lanes), replace(Y, lanes=2 * lanes)
-    (load_pair, _, load_some), add = class_loaders(options, device.transform), vector_step(options, device)
+    (load_pair, load_some), add = class_loaders(options, device.transform, X), vector_step(options, device)
 
     @splice
     def mark_of(numbers: Any, gap: Any, limits: Any) -> Any:

@@ -125,17 +125,35 @@ def load_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any) ->
     return pair(order, fmt, types.int64, types.int64), codegen
 
 
+def _joined(builder: Any, order: FormatType, fmt: FormatType, first: Any, second: Any) -> Any:
+    """Two vectors in the order of `load_two`, as they lie in memory: converted first, since that halves what moves."""
+    lanes, numbers = 2 * fmt.format.lanes, _numbers(order.format)
+    picks = ([I32(k) for k in range(lanes)], [I32(numbers.index(k)) for k in range(lanes)])
+    both, sorted_ = (ir.Constant(ir.VectorType(I32, lanes), pick) for pick in picks)
+    value = to_memory(builder, fmt.format, builder.shuffle_vector(first, second, both))
+    return builder.shuffle_vector(value, value, sorted_)
+
+
 @intrinsic
 def store_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any, first: Any, second: Any) -> Any:
     """Write two vectors in the order of `load_two` from element `index` on."""
-    numbers, lanes = _numbers(order.format), fmt.format.lanes
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        for start in (0, lanes):
-            pick = [I32(numbers.index(k)) for k in range(start, start + lanes)]
-            value = builder.shuffle_vector(args[4], args[5], ir.Constant(ir.VectorType(I32, lanes), pick))
-            pointer = pointer_to(builder, fmt, args[2], builder.add(args[3], I64(start)), fmt.memory)
-            builder.store(to_memory(builder, fmt.format, value), pointer, align=1)
+        value = _joined(builder, order, fmt, *args[4:])
+        builder.store(value, pointer_to(builder, fmt, args[2], args[3], value.type), align=1)
+        return context.get_dummy_value()
+
+    return types.void(order, fmt, types.int64, types.int64, fmt.vector, fmt.vector), codegen
+
+
+@intrinsic
+def stream_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any, first: Any, second: Any) -> Any:
+    """Write two vectors as `store_two` does, past the caches; the element must begin a cache line."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        value = _joined(builder, order, fmt, *args[4:])
+        written = builder.store(value, pointer_to(builder, fmt, args[2], args[3], value.type), align=LINE)
+        written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
         return context.get_dummy_value()
 
     return types.void(order, fmt, types.int64, types.int64, fmt.vector, fmt.vector), codegen
