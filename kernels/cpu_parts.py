@@ -96,7 +96,7 @@ def device_functions(options: Options) -> SimpleNamespace:
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
     device.rescale = _rescale(options, exp)
     device.value = output_value(
-        options, splice, simd, real, _rough(*term) if options.logits.itemsize == 2 or options.output == "gradient" else exp
+        options, splice, simd, real, _rough(term, real) if options.logits.itemsize == 2 or options.output == "gradient" else exp
     )
     device.kept_value = kept_value(options, splice, simd, real)
     device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)
@@ -119,8 +119,9 @@ def output_terms(options: Options, device: SimpleNamespace) -> Any:
 
 
 @cache
-def _rough(term: Any, least: Any) -> Any:
-    """e^t for an output of 16 bits, whose rounding hides an ulp of the arithmetic."""
+def _rough(term: Any, real: Any) -> Any:
+    """e^t from its two factors."""
+    least = real(numerics.LEAST[real])
 
     @splice
     def exp(t: Any) -> Any:
@@ -136,14 +137,15 @@ def _step(options: Options, term: Any, log: Any) -> Any:
     A scored target (`hot`) is left out of `rest` and `square`, which make its Brier score: 1 - p would cancel.
     """
     soft, smoothed, weighted = options.target == "soft", options.smoothed, options.weighted
-    divergence, scored, (factors, least) = options.divergence, options.result == "score", term
+    divergence, scored = options.divergence, options.result == "score"
+    least = options.real_type(numerics.LEAST[options.real_type])
 
     @splice
     def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
         pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         lead = z - ref
         t = maximum(least, lead)
-        fraction, power = factors(t)
+        fraction, power = term(t)
         e, pair = fraction * power, fma(fraction, power, pair)
         if smoothed:
             if weighted:  # a class of weight 0 adds nothing, at -inf too

@@ -64,11 +64,11 @@ LOG1P = {
         0.3333333333330646, -0.49999999999999833, 1.0,
     ),
 }  # fmt: skip
-LN2, LOG2E = math.log(2), math.log2(math.e)
 LOG2E_REST = {np.float32: 1.9259629911266175e-08, np.float64: 2.0355273740931033e-17}
 """What log2(e) loses when it is rounded."""
-LEAST, GRADUAL = {np.float32: -88.0, np.float64: -709.0}, {np.float32: -104.0, np.float64: -746.0}
-"""Where e^t is taken for 0, and where it is less than half the least subnormal number."""
+LN2, LOG2E = math.log(2), math.log2(math.e)
+LEAST = {np.float32: -127 * LN2, np.float64: -1023 * LN2}
+"""Where e^t is taken for 0: the exponent's bits are."""
 PARTS = {np.float32: 32, np.float64: 16}
 """The powers of two from 1 to 2 that are looked up: as many as two registers of 512 bits hold."""
 MAGIC = {np.float32: 1.5 * 2**23 + 127, np.float64: 1.5 * 2**52 + 1023}
@@ -108,7 +108,7 @@ def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False) -> Call
     """
     log2e, log2e_rest, bias = real(LOG2E), real(LOG2E_REST[real]), 64 if gradual else 0
     raised, scale = real(MAGIC[real] + bias), real(2.0**-bias)
-    least = real((GRADUAL if gradual else LEAST)[real])
+    least = real({np.float32: -104, np.float64: -746}[real] if gradual else LEAST[real])
     fma, maximum, pow2 = ops.fma, ops.maximum, ops.pow2
     power = polynomial(jit, ops, tuple(real(c) for c in (*EXP2[real], 1)))
 
@@ -125,26 +125,23 @@ def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False) -> Call
 
 
 @cache
-def summand(jit: Jit, ops: Any, real: Any, *, looked_up: bool = False) -> tuple[Callable[..., Any], Any]:
-    """e^t as a product of two, for the terms of a sum that has a term 1; and the least t there may be, where it is 0.
+def summand(jit: Jit, ops: Any, real: Any, *, looked_up: bool = False) -> Callable[..., Any]:
+    """e^t as a product of two, for the terms of a sum that has a term 1, and t >= LEAST.
 
-    Within 2 ulp, and |t|/16 more for a small one; the factors are exactly 1 at 0. As `exponential`, but with
-    `looked_up`, n is a multiple of 1/PARTS, and `ops.power_of_two` looks up 2 to its fraction: so f is short, and its
-    polynomial, too.
+    Within 2 ulp, and |t|/16 more for a small one; 1 times 1 at 0, and 0 at LEAST. As `exponential`, but if `looked_up`,
+    n is a multiple of 1/PARTS, and 2 to its fraction is looked up: so |f| is small, and its polynomial short.
     """
-    log2e, bits = real(LOG2E), {np.float32: 23, np.float64: 52}[real]
-    raised, least = real(1.5 * 2**bits / PARTS[real] if looked_up else MAGIC[real]), GRADUAL if looked_up else LEAST
-    power = polynomial(jit, ops, tuple(real(c) for c in (*(EXP2_LOOKED_UP if looked_up else EXP2_SUMMED)[real], 1)))
-    fma, pow2, power_of_two = ops.fma, ops.pow2, ops.power_of_two
+    log2e, magic = real(LOG2E), 1.5 * 2.0 ** {np.float32: 23, np.float64: 52}[real]
+    raised, pow2 = (magic / PARTS[real], ops.looked_up_pow2) if looked_up else (MAGIC[real], ops.pow2)
+    raised, fma, coefficients = real(raised), ops.fma, EXP2_LOOKED_UP if looked_up else EXP2_SUMMED
+    power = polynomial(jit, ops, tuple(real(c) for c in (*coefficients[real], 1)))
 
     @jit
     def factors(t: Any) -> Any:
         shifted = fma(t, log2e, raised)
-        n = shifted - raised
-        f = fma(t, log2e, -n)
-        return power(f), power_of_two(n, shifted) if looked_up else pow2(shifted)
+        return power(fma(t, log2e, raised - shifted)), pow2(shifted)
 
-    return factors, real(least[real])
+    return factors
 
 
 @cache

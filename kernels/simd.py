@@ -270,23 +270,30 @@ def _in_registers(builder: Any, emit: Any, meet: Vector, *values: Any) -> Any:
     return pieces[0]
 
 
-def _power_of_two(builder: Any, meet: Any, n: Any, shifted: Any) -> Any:
+def _looked_up_pow2(builder: Any, meet: Any, shifted: Any) -> Any:
     single = meet.scalar == types.float32
-    suffix, lanes, integer = ("ps", 16, I32) if single else ("pd", 8, I64)
-    kind, index = ir.VectorType(meet.element, lanes), ir.VectorType(integer, lanes)
-    roots = [meet.element(float((np.float32 if single else np.float64)(2 ** (k / 2 / lanes)))) for k in range(2 * lanes)]
-    low, high, every = ir.Constant(kind, roots[:lanes]), ir.Constant(kind, roots[lanes:]), ir.IntType(lanes)(-1)
+    suffix, parts, mantissa, kind, integer = ("ps", 32, 23, F32, I32) if single else ("pd", 16, 52, F64, I64)
+    real, whole = (np.float32, np.int32) if single else (np.float64, np.int64)
+    step = mantissa - parts.bit_length() + 1
+    roots = np.exp2(np.arange(parts) / parts).astype(real).view(whole) - (np.arange(parts, dtype=whole) << step)
+    bits, places = ir.VectorType(integer, parts // 2), ir.VectorType(kind, parts // 2)
+    low, high = (ir.Constant(places, [kind(float(root)) for root in half]) for half in np.split(roots.view(real), 2))
 
-    def emit(n: Any, shifted: Any) -> Any:
-        at = builder.bitcast(shifted, index)
-        root = llvm(builder, f"llvm.x86.avx512.vpermi2var.{suffix}.512", kind, low, at, high)
-        return llvm(builder, f"llvm.x86.avx512.mask.scalef.{suffix}.512", kind, root, n, kind(None), every, I32(4))
+    def emit(shifted: Any) -> Any:
+        at = builder.bitcast(shifted, bits)
+        root = llvm(builder, f"llvm.x86.avx512.vpermi2var.{suffix}.512", places, low, at, high)
+        raised = builder.shl(at, ir.Constant(bits, [integer(step)] * bits.count))
+        return builder.bitcast(builder.add(builder.bitcast(root, bits), raised), places)
 
-    return _in_registers(builder, emit, meet, n, shifted)
+    return _in_registers(builder, emit, meet, shifted)
 
 
-power_of_two = _elementwise(_power_of_two, 2)
-"""2^n, for n a multiple of 1/32 (1/16 in float64) and as the low bits of `shifted` tell it; needs AVX-512."""
+looked_up_pow2 = _elementwise(_looked_up_pow2, 1)
+"""2^n for n a multiple of 1/32 (1/16 in float64), from its sum with 1.5·2^mantissa over that; needs AVX-512.
+
+The low bits of the sum are the place of 2 to the fraction in a table, and, shifted, what its exponent is raised by and
+what the table has been lowered by.
+"""
 
 
 @intrinsic
