@@ -8,7 +8,6 @@ from itertools import pairwise
 import mpmath as mp
 
 mp.mp.dps = 60
-HALF = mp.mpf(1) / 2
 
 
 def interpolate(f: Callable[[mp.mpf], mp.mpf], low: mp.mpf, high: mp.mpf, degree: int) -> list[float]:
@@ -19,10 +18,11 @@ def interpolate(f: Callable[[mp.mpf], mp.mpf], low: mp.mpf, high: mp.mpf, degree
     return [float(c) for c in mp.lu_solve(powers, mp.matrix([f(x) for x in nodes]))]
 
 
-def exp2_ratio(degree: int, bound: mp.mpf = HALF) -> list[float]:
-    """P(f), near (2^f - 1)/f, of the least relative error of 1 + f·P(f) on |f| <= bound: Remez's exchange.
+def exp_ratio(degree: int, base: mp.mpf, bound: mp.mpf) -> list[float]:
+    """P(f), near (base^f - 1)/f, of the least relative error of 1 + f·P(f) on |f| <= bound: Remez's exchange.
 
-    The error is 0 at 0, where 2^f must be exact, so it keeps its sign there: it alternates once f's sign is taken out.
+    The error is 0 at 0, where the power must be exact, so it keeps its sign there: it alternates once f's sign is taken
+    out.
     """
     n = degree + 2
     grid = [k * bound / 2000 for k in range(-2000, 2001) if k]
@@ -30,10 +30,10 @@ def exp2_ratio(degree: int, bound: mp.mpf = HALF) -> list[float]:
     if n % 2:
         points[n // 2] = bound / n  # not 0, where every polynomial is exact
     for _ in range(6):
-        swing = [2**f * mp.sign(f) * (-1) ** i for i, f in enumerate(points)]
+        swing = [base**f * mp.sign(f) * (-1) ** i for i, f in enumerate(points)]
         rows = [[f ** (n - 1 - j) for j in range(n - 1)] + [last] for f, last in zip(points, swing, strict=True)]
-        *c, _ = mp.lu_solve(mp.matrix(rows), mp.matrix([2**f - 1 for f in points]))
-        errors = [((1 + f * mp.polyval(c, f)) / 2**f - 1) * mp.sign(f) for f in grid]
+        *c, _ = mp.lu_solve(mp.matrix(rows), mp.matrix([base**f - 1 for f in points]))
+        errors = [((1 + f * mp.polyval(c, f)) / base**f - 1) * mp.sign(f) for f in grid]
         turns = [0, *(k + 1 for k, (a, b) in enumerate(pairwise(errors)) if a * b < 0), len(grid)]
         points = [grid[max(range(a, b), key=lambda k: abs(errors[k]))] for a, b in pairwise(turns)]
     return [float(x) for x in c]
@@ -50,11 +50,13 @@ def log1p_ratio(e: mp.mpf) -> mp.mpf:
 
 
 if __name__ == "__main__":
-    for real, degrees in {"float32": (4, 5), "float64": (10,)}.items():
-        for degree in degrees:
-            print("EXP2", real, exp2_ratio(degree))
-    for real, degree, parts in (("float32", 1, 32), ("float64", 5, 16)):
-        print("EXP2_LOOKED_UP", real, exp2_ratio(degree, HALF / parts))
+    for real, degree in {"float32": 5, "float64": 10}.items():
+        print("EXP2", real, exp_ratio(degree, mp.mpf(2), mp.mpf(1) / 2))
+    for real, degree in {"float32": 4, "float64": 10}.items():
+        print("EXP_SUMMED", real, exp_ratio(degree, mp.e, mp.log(2) / 2))
+    for name, degrees in {"EXP_LOOKED_UP": (2, 5), "EXP_LOOKED_UP_SUMMED": (1, 5)}.items():
+        for real, degree, parts in zip(("float32", "float64"), degrees, (32, 16), strict=True):
+            print(name, real, exp_ratio(degree, mp.e, mp.log(2) / 2 / parts))
     bound = mp.log(2) / 2 * mp.mpf("1.0001")
     for real, degree in {"float32": 4, "float64": 10}.items():
         print("EXPM1", real, interpolate(expm1_rest, -bound, bound, degree))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
-from .calls import CALL, Array, Run, address, bound, pack
+from .calls import CALL, Array, Run, address, at_once, bound, pack
 from .cpu_elements import ElementOptions, make_elements
 from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
@@ -134,7 +134,19 @@ def _over_classes(
         address(x), address(target), address(out), address(class_weight), address(sample_weight), ignore_index,
         block, address(sums), address(loss), *(map(address, scores) if scores else _NO_SCORES), *reals,
     )  # fmt: skip
-    return bound(kernel, layout + places, x, target, out, class_weight, sample_weight, sums, loss, scores)
+    run = bound(kernel, layout + places, x, target, out, class_weight, sample_weight, sums, loss, scores)
+    if sums is not None and class_weight is None and sample_weight is None:
+        smoothing, z_loss, scale, cap, _, total = reals
+
+        def again(x: Array, target: Array, loss: Array, grad: Array | None, sums: Array, grad_scale: float) -> int:
+            call = layout + _PLACES.pack(
+                address(x), address(target), address(grad), 0, 0, ignore_index, block, address(sums), address(loss),
+                *_NO_SCORES, smoothing, z_loss, scale, cap, grad_scale * scale, total,
+            )  # fmt: skip
+            return at_once(kernel, call, loss.size)
+
+        run.again = again  # type: ignore[attr-defined]
+    return run
 
 
 def _curve(logit_scale: float, softcap: float | None) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 from . import SEGMENT, simd
 from .calls import integers, reals
 from .element_parts import SETTINGS, Device, element_values, pointwise
-from .jit import inline, kernel, splice
+from .jit import apart, inline, kernel, splice
 from .memory import any_set, fence, fetch, first, poke_real, prefetch_vector, put, stream
 from .reductions import hsum, lowest
-from .simd import Format, apart, full, full_wide, narrow, select, wide
+from .simd import Format, full, full_wide, narrow, select, wide
 
 AHEAD = 4096  # bytes
 OPERANDS = "x target weight pos_weight out loss nll probability prediction brier".split()

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 from .cpu_parts import Options
-from .jit import inline, splice
+from .jit import apart, inline, splice
 from .memory import LINE, any_set, first, load, load_indices, load_part, prefetch, read, store
-from .simd import Format, apart, as_index, full_index, full_wide, iota, wide
+from .simd import Format, as_index, full_index, full_wide, iota, wide
 from .tiles import turn_in, turn_out
 
 FEW_CLASSES, HELD_CLASSES = 64, 256

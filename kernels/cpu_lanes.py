@@ -18,7 +18,7 @@ from typing import Any
 from .cpu_finish import loss_tally, tile_results
 from .cpu_lane_tiles import HELD_CLASSES, is_piped, lane_holder, lane_places, lane_weights
 from .cpu_parts import Options, arguments, device_functions, output_terms
-from .jit import inline, kernel, splice
+from .jit import apart, inline, kernel, splice
 from .memory import (
     any_set,
     first,
@@ -31,7 +31,7 @@ from .memory import (
     write,
 )
 from .reductions import lowest
-from .simd import Format, apart, as_index, following, full, full_index, full_wide, maximum, select, wide
+from .simd import Format, as_index, following, full, full_index, full_wide, maximum, select, wide
 from .tiles import hold
 
 BLOCK = 32

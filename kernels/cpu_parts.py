@@ -12,6 +12,7 @@ import numpy as np
 from . import numerics, simd
 from .calls import integers, reals
 from .jit import inline, splice
+from .roots import table_pow2
 from .row_parts import Flags, curves, kept_value, output_factors, output_value, row_loss
 from .simd import Format, fma, full, maximum, narrow, select, wide
 
@@ -89,15 +90,17 @@ def _curves(transform: str, real: Any) -> Any:
 def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
     real = options.real_type
-    exp, term = numerics.exponential(inline, simd, real), numerics.summand(inline, simd, real, looked_up=options.looked_up)
-    log = numerics.logarithm(inline, simd)
+    exp, log = numerics.exponential(inline, simd, real), numerics.logarithm(inline, simd)
+    term = numerics.summand(inline, simd, real, table_pow2 if options.looked_up else None)
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = _curves(options.transform, real)
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
     device.rescale = _rescale(options, exp)
-    device.value = output_value(
-        options, splice, simd, real, _rough(term, real) if options.logits.itemsize == 2 or options.output == "gradient" else exp
-    )
+    if options.logits.itemsize == 2:
+        exp = _product(term, real)
+    elif options.looked_up:
+        exp = numerics.table_exponential(inline, simd, real, table_pow2)
+    device.value = output_value(options, splice, simd, real, exp)
     device.kept_value = kept_value(options, splice, simd, real)
     device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)
     return device
@@ -119,8 +122,8 @@ def output_terms(options: Options, device: SimpleNamespace) -> Any:
 
 
 @cache
-def _rough(term: Any, real: Any) -> Any:
-    """e^t from its two factors."""
+def _product(term: Any, real: Any) -> Any:
+    """e^t for an output of 16 bits, whose rounding hides an ulp of the arithmetic."""
     least = real(numerics.LEAST[real])
 
     @splice

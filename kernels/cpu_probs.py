@@ -12,10 +12,10 @@ from .cpu_finish import loss_tally
 from .cpu_lane_tiles import lane_places, lane_positions, lane_weights
 from .cpu_parts import Options
 from .element_parts import SETTINGS
-from .jit import inline, kernel, splice
+from .jit import apart, inline, kernel, splice
 from .memory import any_set, first, peek, read, store_part, write
 from .reductions import least, lowest
-from .simd import apart, full_index, full_wide, narrow, select, wide
+from .simd import full_index, full_wide, narrow, select, wide
 
 INTEGERS = (
     "inner classes x x_outer x_class x_inner target y_outer y_class y_inner class_weight sample_weight ignore_index "

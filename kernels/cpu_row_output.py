@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from .cpu_parts import Options, output_terms
-from .jit import inline, splice
-from .memory import LINE, first, load, load_part, load_two, ramp_two, store_part, store_two, stream_two
-from .simd import Format, apart, full, ramp
+from .jit import apart, inline, splice
+from .memory import LINE, first, load, load_part, store_part
+from .pairs import load_two, ramp_two, store_two, stream_two
+from .simd import Format, full, ramp
 
 BLOCK = 4096
 KEPT = BLOCK + 64

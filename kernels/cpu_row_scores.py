@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from .cpu_parts import Options
-from .jit import inline, splice
+from .jit import apart, inline, splice
 from .memory import any_set, first, load_part, poke_index
 from .reductions import count, lowest
-from .simd import Format, apart, full, ramp, wide
+from .simd import Format, full, ramp, wide
 
 equals, is_nan = splice(lambda z, wanted: z == wanted), splice(lambda z, wanted: z != z)
 

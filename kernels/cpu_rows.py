@@ -20,22 +20,11 @@ from .cpu_finish import SUMS, loss_tally, shelf, tile_format, tile_results
 from .cpu_parts import Options, arguments, device_functions
 from .cpu_row_output import BLOCK, KEPT, class_loaders, row_eraser, row_output
 from .cpu_row_scores import row_report
-from .jit import inline, kernel, splice
-from .memory import (
-    fence,
-    first,
-    load,
-    load_part,
-    load_two,
-    peek,
-    peek_index,
-    prefetch_vector,
-    ramp_two,
-    store,
-    store_two,
-)  # fmt: skip
+from .jit import apart, inline, kernel, splice
+from .memory import fence, first, load, load_part, peek, peek_index, prefetch_vector, store
+from .pairs import load_two, ramp_two, store_two
 from .reductions import count, hmax, hsum
-from .simd import Format, apart, following, full, full_wide, maximum, narrow, ramp, select, wide
+from .simd import Format, following, full, full_wide, maximum, narrow, ramp, select, wide
 from .tiles import hold
 
 AHEAD = 8192  # bytes

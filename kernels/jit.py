@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.registry import cpu_target
+from numba.extending import intrinsic
 
 POLICY = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 HELPER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -94,3 +96,15 @@ def kernel(key: Any) -> Any:
         return compiled
 
     return compile_
+
+
+@intrinsic
+def apart(_typingctx: Any) -> Any:
+    """Keep the calling helper a function of its own, so that its loop has all the registers to itself."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, _args: Any) -> Any:
+        builder.function.attributes.discard("alwaysinline")
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen

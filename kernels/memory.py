@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from .jit import processor_has
@@ -25,7 +26,8 @@ def _vector_of(kind: Any, like: Any) -> Any:
     return ir.VectorType(kind, like.count) if isinstance(like, ir.VectorType) else kind
 
 
-def _number(kind: Any, value: int) -> Any:
+def number(kind: Any, value: int) -> Any:
+    """The LLVM constant of an integer, or of a vector of it."""
     return ir.Constant(kind, [kind.element(value)] * kind.count) if isinstance(kind, ir.VectorType) else kind(value)
 
 
@@ -35,7 +37,7 @@ def to_real(builder: Any, fmt: Format, value: Any) -> Any:
     single = _vector_of(F32, value.type)
     if fmt.code == "bf":
         bits = _vector_of(I32, value.type)
-        value = builder.bitcast(builder.shl(builder.zext(value, bits), _number(bits, 16)), single)
+        value = builder.bitcast(builder.shl(builder.zext(value, bits), number(bits, 16)), single)
     elif fmt.code[0] != "f":
         return (builder.sitofp if fmt.code[0] == "i" else builder.uitofp)(value, real)
     if value.type == real:
@@ -70,13 +72,13 @@ def _to_bfloat16(builder: Any, value: Any, flushed: bool) -> Any:
     if flushed and processor_has("avx512bf16"):  # without it LLVM calls a library
         return builder.bitcast(builder.fptrunc(value, _vector_of(_BFloat(), value.type)), half)
     kind = _vector_of(I32, value.type)
-    number = lambda v: _number(kind, v)  # noqa: E731
+    of = partial(number, kind)
     raw = builder.bitcast(value, kind)
-    odd = builder.and_(builder.lshr(raw, number(16)), number(1))
-    rounded = builder.add(raw, builder.add(odd, number(0x7FFF)))
-    quiet = builder.or_(raw, number(0x400000))  # rounding would carry a NaN into the sign
+    odd = builder.and_(builder.lshr(raw, of(16)), of(1))
+    rounded = builder.add(raw, builder.add(odd, of(0x7FFF)))
+    quiet = builder.or_(raw, of(0x400000))  # rounding would carry a NaN into the sign
     kept = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
-    return builder.trunc(builder.lshr(kept, number(16)), half)
+    return builder.trunc(builder.lshr(kept, of(16)), half)
 
 
 # ---- vectors ---------------------------------------------------------------------------------------------------------
@@ -91,85 +93,6 @@ def load(_typingctx: Any, fmt: Any, address: Any, index: Any) -> Any:
         return to_real(builder, fmt.format, builder.load(pointer, align=1))
 
     return fmt.vector(fmt, types.int64, types.int64), codegen
-
-
-def _paired(fmt: Format) -> bool:
-    """Whether two vectors hold elements of even and of odd numbers: sixteen bits of each word become an element's."""
-    return fmt.code == "bf"
-
-
-def _numbers(fmt: Format) -> list[int]:
-    """The numbers of the elements that two vectors hold between them, in their order."""
-    both = range(2 * fmt.lanes)
-    return [*both[::2], *both[1::2]] if _paired(fmt) else [*both]
-
-
-@intrinsic
-def load_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any) -> Any:
-    """Two vectors that hold what starts at element `index`, in the order that costs least in the format `order`."""
-    pair, numbers = types.UniTuple(fmt.vector, 2), _numbers(order.format)
-
-    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        lanes, (address, index) = fmt.format.lanes, args[2:]
-        if _paired(order.format) and _paired(fmt.format):
-            words = ir.VectorType(I32, lanes)
-            word = builder.load(pointer_to(builder, fmt, address, index, words), align=1)
-            bits = builder.shl(word, _number(words, 16)), builder.and_(word, _number(words, 0xFFFF0000))
-            return cgutils.pack_array(builder, [builder.bitcast(each, fmt.vector.ir) for each in bits])
-        at = index, builder.add(index, I64(lanes))
-        pointers = [pointer_to(builder, fmt, address, each, fmt.memory) for each in at]
-        dense = [to_real(builder, fmt.format, builder.load(pointer, align=1)) for pointer in pointers]
-        picks = [ir.Constant(ir.VectorType(I32, lanes), [I32(k) for k in numbers[half:][:lanes]]) for half in (0, lanes)]
-        return cgutils.pack_array(builder, [builder.shuffle_vector(*dense, each) for each in picks])
-
-    return pair(order, fmt, types.int64, types.int64), codegen
-
-
-def _joined(builder: Any, order: FormatType, fmt: FormatType, first: Any, second: Any) -> Any:
-    """Two vectors in the order of `load_two`, as they lie in memory: converted first, since that halves what moves."""
-    lanes, numbers = 2 * fmt.format.lanes, _numbers(order.format)
-    picks = ([I32(k) for k in range(lanes)], [I32(numbers.index(k)) for k in range(lanes)])
-    both, sorted_ = (ir.Constant(ir.VectorType(I32, lanes), pick) for pick in picks)
-    value = to_memory(builder, fmt.format, builder.shuffle_vector(first, second, both))
-    return builder.shuffle_vector(value, value, sorted_)
-
-
-@intrinsic
-def store_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any, first: Any, second: Any) -> Any:
-    """Write two vectors in the order of `load_two` from element `index` on."""
-
-    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        value = _joined(builder, order, fmt, *args[4:])
-        builder.store(value, pointer_to(builder, fmt, args[2], args[3], value.type), align=1)
-        return context.get_dummy_value()
-
-    return types.void(order, fmt, types.int64, types.int64, fmt.vector, fmt.vector), codegen
-
-
-@intrinsic
-def stream_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any, first: Any, second: Any) -> Any:
-    """Write two vectors as `store_two` does, past the caches; the element must begin a cache line."""
-
-    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        value = _joined(builder, order, fmt, *args[4:])
-        written = builder.store(value, pointer_to(builder, fmt, args[2], args[3], value.type), align=LINE)
-        written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
-        return context.get_dummy_value()
-
-    return types.void(order, fmt, types.int64, types.int64, fmt.vector, fmt.vector), codegen
-
-
-@intrinsic
-def ramp_two(_typingctx: Any, fmt: Any) -> Any:
-    """The numbers, in the arithmetic type, of what `load_two` gives."""
-    pair, numbers, lanes = types.UniTuple(fmt.vector, 2), _numbers(fmt.format), fmt.format.lanes
-
-    def codegen(_context: Any, builder: Any, _sig: Any, _args: Any) -> Any:
-        halves = numbers[:lanes], numbers[lanes:]
-        vectors = [ir.Constant(fmt.vector.ir, [fmt.vector.element(float(k)) for k in half]) for half in halves]
-        return cgutils.pack_array(builder, vectors)
-
-    return pair(fmt), codegen
 
 
 @intrinsic

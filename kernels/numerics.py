@@ -18,8 +18,8 @@ import numpy as np
 
 Jit = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-# bench/fit_polynomials.py prints these: (2^f - 1)/f on |f| <= 1/2, or 1/2/PARTS; (e^r - 1 - r)/r² on |r| <= log(2)/2; log(1 + e)/e on
-# [0, 1].
+# bench/fit_polynomials.py prints these: (2^f - 1)/f on |f| <= 1/2; (e^r - 1)/r on |r| <= log(2)/2, or that over PARTS;
+# (e^r - 1 - r)/r² on |r| <= log(2)/2; log(1 + e)/e on [0, 1].
 EXP2 = {
     np.float32: (
         0.0001535336206885849, 0.001339887439398139, 0.00961843735695742, 0.055503324711908573, 0.24022647913636852,
@@ -31,18 +31,24 @@ EXP2 = {
         0.2402265069591013, 0.6931471805599453,
     ),
 }  # fmt: skip
-EXP2_SUMMED = EXP2 | {
+EXP_SUMMED = {
     np.float32: (
-        0.0013264727140072014, 0.009671512639956454, 0.055507337434700856, 0.2402224208537671, 0.693146977598992,
+        0.008290314679697314, 0.04189792929811075, 0.166676361954568, 0.49999149530710546, 0.9999997071892393,
     ),
-}  # fmt: skip
-EXP2_LOOKED_UP = {
-    np.float32: (0.24022649737573126, 0.6931573297731319),
     np.float64: (
-        0.00015403348281360884, 0.0013333818526483619, 0.00961812911219207, 0.055504108652133566, 0.24022650695909906,
-        0.6931471805599468,
+        2.499143285530813e-08, 2.7631034033867726e-07, 2.7557626696420734e-06, 2.4801490636507376e-05,
+        0.00019841269436798566, 0.00138888889463527, 0.00833333333354969, 0.041666666666517825, 0.16666666666666216,
+        0.5000000000000012, 1.0,
     ),
 }  # fmt: skip
+EXP_LOOKED_UP = {
+    np.float32: (0.16666518607029773, 0.500004048856982, 1.0000000001899683),
+    np.float64: (
+        0.0013888724684089301, 0.00833349606812395, 0.041666666686436586, 0.16666666662856733, 0.49999999999999656,
+        1.0000000000000022,
+    ),
+}  # fmt: skip
+EXP_LOOKED_UP_SUMMED = EXP_LOOKED_UP | {np.float32: (0.49999998005347207, 1.0000146422195333)}
 EXPM1 = {
     np.float32: (0.0013926183587713494, 0.008363179052722578, 0.041666554617204574, 0.16666576989698775, 0.5),
     np.float64: (
@@ -65,12 +71,15 @@ LOG1P = {
     ),
 }  # fmt: skip
 LOG2E_REST = {np.float32: 1.9259629911266175e-08, np.float64: 2.0355273740931033e-17}
-"""What log2(e) loses when it is rounded."""
+LN2_REST = {np.float32: -1.904654299957768e-09, np.float64: 2.3190468138462996e-17}
+"""What log2(e) and log 2 lose when they are rounded."""
 LN2, LOG2E = math.log(2), math.log2(math.e)
 LEAST = {np.float32: -127 * LN2, np.float64: -1023 * LN2}
 """Where e^t is taken for 0: the exponent's bits are."""
 PARTS = {np.float32: 32, np.float64: 16}
 """The powers of two from 1 to 2 that are looked up: as many as two registers of 512 bits hold."""
+TABLE_MAGIC = {np.float32: 1.5 * 2**23 / 32, np.float64: 1.5 * 2**52 / 16}
+"""1.5·2^mantissa/PARTS rounds to a multiple of 1/PARTS, and leaves the number of PARTS in the low bits."""
 MAGIC = {np.float32: 1.5 * 2**23 + 127, np.float64: 1.5 * 2**52 + 1023}
 """1.5·2^mantissa rounds what it is added to to an integer, and leaves it, plus the exponent's bias, in the low bits."""
 LN2_PARTS = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
@@ -125,21 +134,46 @@ def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False) -> Call
 
 
 @cache
-def summand(jit: Jit, ops: Any, real: Any, *, looked_up: bool = False) -> Callable[..., Any]:
+def table_exponential(jit: Jit, ops: Any, real: Any, table_pow2: Any) -> Callable[..., Any]:
+    """e^t as `exponential` gives it, within 1.1 ulp, from 2^n with n a multiple of 1/PARTS, which `table_pow2` finds.
+
+    The rest r = t - n·log 2 is so small that its polynomial is short.
+    """
+    log2e, raised, least = real(LOG2E), real(TABLE_MAGIC[real]), real(LEAST[real])
+    ln2, ln2_rest, fma, maximum = real(LN2), real(LN2_REST[real]), ops.fma, ops.maximum
+    ratio = polynomial(jit, ops, tuple(real(c) for c in EXP_LOOKED_UP[real]))
+
+    @jit
+    def exp(t: Any) -> Any:
+        t = maximum(least, t)
+        shifted = fma(t, log2e, raised)
+        n = raised - shifted
+        r = fma(n, ln2_rest, fma(n, ln2, t))
+        power = table_pow2(shifted)
+        return fma(power, r * ratio(r), power)
+
+    return exp
+
+
+@cache
+def summand(jit: Jit, ops: Any, real: Any, table_pow2: Any = None) -> Callable[..., Any]:
     """e^t as a product of two, for the terms of a sum that has a term 1, and t >= LEAST.
 
-    Within 2 ulp, and |t|/16 more for a small one; 1 times 1 at 0, and 0 at LEAST. As `exponential`, but if `looked_up`,
-    n is a multiple of 1/PARTS, and 2 to its fraction is looked up: so |f| is small, and its polynomial short.
+    Within 3 ulp, and |t|/16 more for a small one; 1 times 1 at 0, and 0 at LEAST. With `table_pow2` as in
+    `table_exponential`.
     """
-    log2e, magic = real(LOG2E), 1.5 * 2.0 ** {np.float32: 23, np.float64: 52}[real]
-    raised, pow2 = (magic / PARTS[real], ops.looked_up_pow2) if looked_up else (MAGIC[real], ops.pow2)
-    raised, fma, coefficients = real(raised), ops.fma, EXP2_LOOKED_UP if looked_up else EXP2_SUMMED
-    power = polynomial(jit, ops, tuple(real(c) for c in (*coefficients[real], 1)))
+    log2e, ln2, ln2_rest, single = real(LOG2E), real(LN2), real(LN2_REST[real]), real is np.float32
+    fma, pow2 = ops.fma, table_pow2 or ops.pow2
+    raised = real((TABLE_MAGIC if table_pow2 else MAGIC)[real])
+    coefficients = (EXP_LOOKED_UP_SUMMED if table_pow2 else EXP_SUMMED)[real]
+    power = polynomial(jit, ops, tuple(real(c) for c in (*coefficients, 1)))
 
     @jit
     def factors(t: Any) -> Any:
         shifted = fma(t, log2e, raised)
-        return power(fma(t, log2e, raised - shifted)), pow2(shifted)
+        n = raised - shifted
+        r = fma(n, ln2, t) if single else fma(n, ln2_rest, fma(n, ln2, t))
+        return power(r), pow2(shifted)
 
     return factors
 

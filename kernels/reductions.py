@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .simd import I1, I32, I64, constant, llvm, mangle
+from .simd import I1, I32, I64, constant, llvm, mangle, picks
 
 
 def _reduction(combine: Any) -> Any:
@@ -20,9 +20,7 @@ def _reduction(combine: Any) -> Any:
             value, lanes = args[0], vector.lanes
             while lanes > 1:
                 lanes //= 2
-                low, high = (
-                    ir.Constant(ir.VectorType(I32, lanes), [I32(k + o) for k in range(lanes)]) for o in (0, lanes)
-                )
+                low, high = picks(range(lanes)), picks(range(lanes, 2 * lanes))
                 value = combine(
                     builder, builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high)
                 )

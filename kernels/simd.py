@@ -10,10 +10,10 @@ flag is ever set.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin, lower_constant
@@ -103,6 +103,11 @@ def splat(builder: Any, value: Any, vector: Vector) -> Any:
     undefined = ir.Constant(vector.ir, ir.Undefined)
     first = builder.insert_element(undefined, value, I32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, vector.lanes), None))
+
+
+def picks(numbers: Sequence[int]) -> Any:
+    """The LLVM constant that says which lanes of two vectors, numbered through, are shuffled to a new one."""
+    return ir.Constant(ir.VectorType(I32, len(numbers)), [I32(k) for k in numbers])
 
 
 def constant(vector: Any, value: float) -> Any:
@@ -210,7 +215,7 @@ def mangle(kind: Any) -> str:
     return names.get(str(kind), str(kind))
 
 
-def _elementwise(emit: Any, arity: int) -> Any:
+def elementwise(emit: Any, arity: int) -> Any:
     """An intrinsic on `arity` vectors or scalars that meet in one real type."""
 
     def typed(sig_args: Any) -> Any:
@@ -248,52 +253,12 @@ def _pow2(builder: Any, meet: Any, shifted: Any) -> Any:
     return builder.bitcast(builder.shl(builder.bitcast(shifted, integer), count), shifted.type)
 
 
-fma = _elementwise(lambda builder, meet, a, b, c: llvm(builder, "llvm.fma.*", a.type, a, b, c), 3)
-maximum = _elementwise(_pick(">"), 2)
-minimum = _elementwise(_pick("<"), 2)
-absolute = _elementwise(lambda builder, meet, a: llvm(builder, "llvm.fabs.*", a.type, a), 1)
-pow2 = _elementwise(_pow2, 1)
+fma = elementwise(lambda builder, meet, a, b, c: llvm(builder, "llvm.fma.*", a.type, a, b, c), 3)
+maximum = elementwise(_pick(">"), 2)
+minimum = elementwise(_pick("<"), 2)
+absolute = elementwise(lambda builder, meet, a: llvm(builder, "llvm.fabs.*", a.type, a), 1)
+pow2 = elementwise(_pow2, 1)
 """2^n, from the sum of n, the exponent's bias and 1.5·2^mantissa: the sum's low bits are the exponent to be."""
-
-
-def _in_registers(builder: Any, emit: Any, meet: Vector, *values: Any) -> Any:
-    """Call `emit` for each register of 512 bits that vectors fill, and join what it gives."""
-    lanes = 64 // (4 if meet.scalar == types.float32 else 8)
-    pieces = []
-    for start in range(0, meet.lanes, lanes):
-        picked = ir.Constant(ir.VectorType(I32, lanes), [I32(start + k) for k in range(lanes)])
-        pieces.append(emit(*(builder.shuffle_vector(value, value, picked) for value in values)))
-    while len(pieces) > 1:
-        joined = ir.VectorType(I32, 2 * pieces[0].type.count)
-        picked = ir.Constant(joined, [I32(k) for k in range(joined.count)])
-        pieces = [builder.shuffle_vector(a, b, picked) for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
-    return pieces[0]
-
-
-def _looked_up_pow2(builder: Any, meet: Any, shifted: Any) -> Any:
-    single = meet.scalar == types.float32
-    suffix, parts, mantissa, kind, integer = ("ps", 32, 23, F32, I32) if single else ("pd", 16, 52, F64, I64)
-    real, whole = (np.float32, np.int32) if single else (np.float64, np.int64)
-    step = mantissa - parts.bit_length() + 1
-    roots = np.exp2(np.arange(parts) / parts).astype(real).view(whole) - (np.arange(parts, dtype=whole) << step)
-    bits, places = ir.VectorType(integer, parts // 2), ir.VectorType(kind, parts // 2)
-    low, high = (ir.Constant(places, [kind(float(root)) for root in half]) for half in np.split(roots.view(real), 2))
-
-    def emit(shifted: Any) -> Any:
-        at = builder.bitcast(shifted, bits)
-        root = llvm(builder, f"llvm.x86.avx512.vpermi2var.{suffix}.512", places, low, at, high)
-        raised = builder.shl(at, ir.Constant(bits, [integer(step)] * bits.count))
-        return builder.bitcast(builder.add(builder.bitcast(root, bits), raised), places)
-
-    return _in_registers(builder, emit, meet, shifted)
-
-
-looked_up_pow2 = _elementwise(_looked_up_pow2, 1)
-"""2^n for n a multiple of 1/32 (1/16 in float64), from its sum with 1.5·2^mantissa over that; needs AVX-512.
-
-The low bits of the sum are the place of 2 to the fraction in a table, and, shifted, what its exponent is raised by and
-what the table has been lowered by.
-"""
 
 
 @intrinsic
@@ -424,15 +389,3 @@ def following(_typingctx: Any, fmt: Any, value: Any) -> Any:
         return builder.bitcast(builder.select(zero, number(1), builder.add(raw, step)), args[1].type)
 
     return value(fmt, value), codegen
-
-
-@intrinsic
-def apart(_typingctx: Any) -> Any:
-    """Keep the calling helper a function of its own, so that its loop has all the registers to itself."""
-
-    def codegen(context: Any, builder: Any, _sig: Any, _args: Any) -> Any:
-        builder.function.attributes.discard("alwaysinline")
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.void(), codegen

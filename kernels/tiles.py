@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from .memory import LINE, leading, load_masked, pointer_to, store_masked
-from .simd import I32, I64, FormatType
+from .simd import I64, FormatType, picks
 
 
 def _turned(builder: Any, rows: list[Any]) -> list[Any]:
     """The columns of a square of vectors: the two blocks off the diagonal trade places, for blocks of 1, 2, 4 lanes."""
     lanes, width = len(rows), 1
-    choose = lambda picks: ir.Constant(ir.VectorType(I32, lanes), [I32(k) for k in picks])  # noqa: E731
     while width < lanes:
-        low = choose([lanes + k - width if k & width else k for k in range(lanes)])
-        high = choose([lanes + k if k & width else k + width for k in range(lanes)])
+        low = picks([lanes + k - width if k & width else k for k in range(lanes)])
+        high = picks([lanes + k if k & width else k + width for k in range(lanes)])
         for k in range(lanes):
             if not k & width:
                 a, b = rows[k], rows[k + width]

@@ -9,8 +9,7 @@ import numpy as np
 from . import cuda
 from .arrays import Array, empty, give, on_card
 from .check import Problem, output
-from .layout import Shape
-from .plan import is_hosted, named, plan, run
+from .plan import is_hosted, named, plan, run, sum_losses
 
 _FLOAT64 = np.dtype(np.float64)
 _sum = np.add.reduce  # in pairs, whose order is fixed
@@ -22,33 +21,30 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
 
     The gradient goes to ``out`` where that is given, and is then ``out`` itself.
     """
-    x, loss = problem.x, None
-    partial: Shape | None = None
+    x, by_row, none = problem.x, problem.form == "rows", problem.reduction == "none"
     if on_card(x):
         return cuda.module("losses").solve(problem, gradient, out)
-    none, rows, writes = problem.reduction == "none", {}, {}
-    summed = problem.form == "rows" and not none and is_hosted(problem)  # by the kernel, a block of rows at a time
+    summed = by_row and not none and is_hosted(problem)  # by the kernel, a block of rows at a time
     counted = summed and not gradient and _counts_rows(problem)
-    divisor = math.nan if counted else divisor_of(problem)
+    divisor, writes = math.nan if counted else divisor_of(problem), {}
     fixed = {"grad": None, "grad_scale": 1.0 / divisor if divisor else 0.0}
     if gradient:
         del fixed["grad"]
         writes["grad"] = empty(x.shape, x.dtype) if out is None else output(problem, out, x.shape, x.dtype)
-    if problem.form == "rows":
-        loss = rows["loss"] = np.empty(x.size // x.shape[problem.axis], problem.dtype)
-        partial = (2,) if summed else None
+    if by_row or none:
+        loss = np.empty(x.size // x.shape[problem.axis] if by_row else x.shape, problem.dtype)
+    if summed:
+        total, rows = sum_losses(problem, writes, loss, fixed)
+        value = _quotient(problem, float(total), float(rows) if counted else divisor)
+    elif by_row:
+        run(plan(problem, named(problem.kernel), writes, {"loss": loss}, fixed))
+        value = loss.reshape(problem.positions)[()] if none else _quotient(problem, _total(loss), divisor)
     elif none:
-        loss = writes["loss"] = np.empty(x.shape, problem.dtype)
-        fixed["sums"] = None
+        run(plan(problem, named(problem.kernel), {**writes, "loss": loss}, {}, {**fixed, "sums": None}))
+        value = loss[()]
     else:
-        fixed["loss"], partial = None, ()
-    total = run(plan(problem, named(problem.kernel), writes, rows, fixed, partial))
-    if none and loss is not None:
-        value = loss.reshape(problem.positions)[()]
-    elif summed:
-        value = _quotient(problem, float(total[0]), float(total[1]) if counted else divisor)
-    else:
-        value = _quotient(problem, float(total) if loss is None else _total(loss), divisor)
+        total = run(plan(problem, named(problem.kernel), writes, {}, {**fixed, "loss": None}, ()))
+        value = _quotient(problem, float(total), divisor)
     value = give(value, problem.caller)
     if not gradient:
         return value
