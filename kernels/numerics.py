@@ -109,7 +109,7 @@ def polynomial(jit: Jit, ops: Any, coefficients: tuple[Any, ...]) -> Callable[..
 
 @cache
 def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False) -> Callable[..., Any]:
-    """e^t for t well below overflow: within 1 ulp, exactly 1 at 0, exactly 0 below 2^-½ of the least normal number.
+    """e^t for t well below overflow: within 1.1 ulp, 1 at 0, exactly 0 below 2^-½ of the least normal number.
 
     e^t = 2^n·2^f with n an integer near t·log2(e) and |f| <= 1/2; adding `MAGIC` leaves n, plus the exponent's bias, in
     the low bits of the sum, whence `ops.pow2` takes it: from about LEAST on, the bits of 0. With `gradual`, t <= 0 may
@@ -135,7 +135,7 @@ def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False) -> Call
 
 @cache
 def table_exponential(jit: Jit, ops: Any, real: Any, table_pow2: Any) -> Callable[..., Any]:
-    """e^t as `exponential` gives it, within 1.1 ulp, from 2^n with n a multiple of 1/PARTS, which `table_pow2` finds.
+    """e^t as `exponential` gives it, by 2^n with n a multiple of 1/PARTS, which `table_pow2` looks up.
 
     The rest r = t - n·log 2 is so small that its polynomial is short.
     """

@@ -13,6 +13,54 @@ from numba import njit
 TABLES = [None, table_pow2] if processor_has("avx512f") else [None]
 
 
+def each(function, real, registers, t):
+    """The values of a function at so many t, vectors of so many registers at a time."""
+    lanes, code = registers * 64 // np.dtype(real).itemsize, "f4" if real is np.float32 else "f8"
+    fmt = Format(code, lanes, code)
+
+    @njit(**POLICY)
+    def fill(t, out, n):
+        for k in range(0, n, lanes):
+            store(fmt, out, k, function(load(fmt, t, k)))
+
+    padded = np.zeros(-(-t.size // lanes) * lanes, real)
+    padded[: t.size] = t
+    out = np.empty_like(padded)
+    fill(address(padded), address(out), padded.size)
+    return out[: t.size]
+
+
+def arguments(real, rng):
+    """Of results that are normal: many of some size, and small ones."""
+    t = -rng.exponential(12.0, 100_000).astype(real)
+    return np.concatenate([t[t > numerics.LEAST[real] + 1], -np.geomspace(1e-30, 1, 1000, dtype=real)])
+
+
+def ulps(got, t):
+    """How far off e^t."""
+    want = np.exp(t.astype(np.longdouble))
+    return np.abs(got - want) / np.spacing(want.astype(t.dtype)).astype(np.longdouble)
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("table", TABLES)
+class TestExponential:
+    """e^t as one value."""
+
+    def exponential(self, real, table, t):
+        if table is None:
+            return each(numerics.exponential(inline, simd, real), real, 1, t)
+        return each(numerics.table_exponential(inline, simd, real, table), real, 1, t)
+
+    def test_within_one_ulp_and_a_tenth(self, real, table, rng):
+        t = arguments(real, rng)
+        assert ulps(self.exponential(real, table, t), t).max() <= 1.1
+
+    def test_ends(self, real, table):
+        t = np.array([0.0, -0.0, numerics.LEAST[real], -np.inf, np.nan], real)
+        np.testing.assert_array_equal(self.exponential(real, table, t), [1, 1, 0, 0, np.nan])
+
+
 @pytest.mark.parametrize("real", [np.float32, np.float64])
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("registers", [1, 4])
@@ -20,30 +68,18 @@ class TestSummand:
     """e^t as a product of two."""
 
     def product(self, real, table, registers, t):
-        """The products at so many t, and their factors' sum at the first ones, which tells a product from its parts."""
-        lanes, factors = registers * 64 // np.dtype(real).itemsize, numerics.summand(inline, simd, real, table)
-        code = "f4" if real is np.float32 else "f8"
-        fmt = Format(code, lanes, code)
+        factors = numerics.summand(inline, simd, real, table)
 
-        @njit(**POLICY)
-        def fill(t, out, n):
-            for k in range(0, n, lanes):
-                a, b = factors(load(fmt, t, k))
-                store(fmt, out, k, a * b)
+        @inline
+        def product(t):
+            a, b = factors(t)
+            return a * b
 
-        padded = np.zeros(-(-t.size // lanes) * lanes, real)
-        padded[: t.size] = t
-        out = np.empty_like(padded)
-        fill(address(padded), address(out), padded.size)
-        return out[: t.size]
+        return each(product, real, registers, t)
 
     def test_within_three_ulp(self, real, table, registers, rng):
-        t = -rng.exponential(12.0, 100_000).astype(real)
-        t = np.concatenate([t[t > numerics.LEAST[real] + 1], -np.geomspace(1e-30, 1, 1000, dtype=real)])
-        want = np.exp(t.astype(np.longdouble))
-        ulp = np.spacing(want.astype(real)).astype(np.longdouble)
-        error = np.abs(self.product(real, table, registers, t) - want) / ulp
-        assert np.all(error <= 3 - t / 16)
+        t = arguments(real, rng)
+        assert np.all(ulps(self.product(real, table, registers, t), t) <= 3 - t / 16)
 
     def test_one_at_zero_and_nothing_at_the_least(self, real, table, registers):
         least = real(numerics.LEAST[real])
