@@ -72,7 +72,7 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
     """Write a row of the output; `factors` as `row_parts` describes them."""
     X, lanes, size, streamed = options.logits, options.logits.lanes, options.logits.itemsize, options.streamed
     order = options.real if options.kept else X  # exponentials are kept in the order of their classes
-    both, (two_values, part_value) = 2 * lanes, row_values(options, device, order)
+    hard, both, (two_values, part_value) = options.target == "hard", 2 * lanes, row_values(options, device, order)
 
     @inline
     def part(row: Any, out: Any, k: Any, n: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
@@ -96,12 +96,14 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
             k = min(classes, (-out & (LINE - 1)) // size)
             for j in range(0, k, lanes):
                 part(row, out, j, min(lanes, k - j), target, top, factors, curve)
-        stop = k + (target - k) // both * both if target >= k else classes  # where the target is in the next two
+        stop = classes
+        if hard and target >= k:
+            stop = k + (target - k) // both * both  # where the target is in the next two
         while k + both <= classes:
             while k + both <= stop:
                 two(row, out, k, (none, none), top, factors, curve)
                 k += both
-            if k + both <= classes:
+            if hard and k + both <= classes:
                 (near, far), gap = ramp_two(order), full(X, target - k)
                 two(row, out, k, (near == gap, far == gap), top, factors, curve)
                 k += both

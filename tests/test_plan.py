@@ -296,9 +296,15 @@ class TestCallsAlike:
             (x[:16], target[:16], {}),
             (x, target, {"sample_weight": np.arange(32.0)}), (x, target, {"class_weight": np.arange(10.0)}),
         ]  # fmt: skip
-        want = [self.one_by_one(fl.cross_entropy, x, y, **options) for x, y, options in calls]
+        both = fl.value_and_grad(fl.cross_entropy)
+        losses = [self.one_by_one(fl.cross_entropy, x, y, **options) for x, y, options in calls]
+        pairs = [self.one_by_one(both, x, y, **options) for x, y, options in calls]
         for _ in range(2):
-            assert [fl.cross_entropy(x, y, **options) for x, y, options in calls] == want
+            for (x, y, options), loss, (value, gradient) in zip(calls, losses, pairs, strict=True):
+                assert fl.cross_entropy(x, y, **options) == loss == value
+                again = both(x, y, **options)
+                assert again[0] == loss
+                np.testing.assert_array_equal(again[1], gradient)
 
     def test_in_place_and_into_a_buffer(self, rng):
         x, target = self.arrays(rng)

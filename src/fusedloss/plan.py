@@ -119,8 +119,8 @@ def _alike(problem: Problem, writes: Mapping[str, Any]) -> Any:
     """Everything that a call without weights is decided by; None for one with weights."""
     if "sample_weight" in problem.rows or problem.fixed.get("class_weight") is not None:
         return None
-    kinds = *map(kind_of, problem.reads.values()), *map(kind_of, writes.values())
-    return problem.kernel, problem.axis, problem.device, problem.x.shape, kinds, tuple(problem.fixed.values())
+    arrays = tuple((name, kind_of(array)) for name, array in (*problem.reads.items(), *writes.items()))
+    return problem.kernel, problem.axis, problem.device, problem.x.shape, arrays, tuple(problem.fixed.values())
 
 
 def _remember(alike: Any, kernel: Run) -> None:
