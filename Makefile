@@ -52,8 +52,9 @@ $(VENV)/.installed: $(METADATA) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+# Frameworks are large: what of them is imported is compiled then
 $(VENV)/.installed-dev: $(METADATA) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
 
 $(VENV)-tensorflow/.installed: $(METADATA)
