@@ -48,12 +48,6 @@ def bound(kernel: Any, call: bytes, *kept: Any) -> Run:
     return run
 
 
-def at_once(kernel: Any, call: bytes, rows: int) -> int:
-    """Run a kernel with its packed call on so many rows; the caller keeps the arrays alive."""
-    status: int = kernel(id(call) + _BYTES, 0, rows)
-    return status
-
-
 def _unpack(code: str) -> Any:
     """An intrinsic that reads `size` numbers from a packed call, as a tuple."""
     element, scalar = ELEMENT[code]

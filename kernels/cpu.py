@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
-from .calls import CALL, Array, Run, address, at_once, bound, pack
+from .calls import CALL, Array, Run, address, bound, pack
 from .cpu_elements import ElementOptions, make_elements
 from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
@@ -130,20 +130,25 @@ def _over_classes(
 ) -> Run:  # fmt: skip
     """Bind the kernel over classes that suits the arrays: its scores from the log-normaliser on, its REALS."""
     kernel, layout = _fitted(flags, _form(x), _form(target), _form(out), _streamed(x, out))
-    places = _PLACES.pack(
-        address(x), address(target), address(out), address(class_weight), address(sample_weight), ignore_index,
-        block, address(sums), address(loss), *(map(address, scores) if scores else _NO_SCORES), *reals,
-    )  # fmt: skip
-    run = bound(kernel, layout + places, x, target, out, class_weight, sample_weight, sums, loss, scores)
+    scores_at = tuple(map(address, scores)) if scores else _NO_SCORES
+
+    def bind(
+        x: Array, target: Array | None, out: Array | None, loss: Array | None, sums: Array | None,
+        reals: tuple[float, ...],
+    ) -> Run:  # fmt: skip
+        places = _PLACES.pack(
+            address(x), address(target), address(out), address(class_weight), address(sample_weight), ignore_index,
+            block, address(sums), address(loss), *scores_at, *reals,
+        )  # fmt: skip
+        return bound(kernel, layout + places, x, target, out, class_weight, sample_weight, sums, loss, scores)
+
+    run = bind(x, target, out, loss, sums, reals)
     if sums is not None and class_weight is None and sample_weight is None:
         smoothing, z_loss, scale, cap, _, total = reals
 
         def again(x: Array, target: Array, loss: Array, grad: Array | None, sums: Array, grad_scale: float) -> int:
-            call = layout + _PLACES.pack(
-                address(x), address(target), address(grad), 0, 0, ignore_index, block, address(sums), address(loss),
-                *_NO_SCORES, smoothing, z_loss, scale, cap, grad_scale * scale, total,
-            )  # fmt: skip
-            return at_once(kernel, call, loss.size)
+            of_these = smoothing, z_loss, scale, cap, grad_scale * scale, total
+            return bind(x, target, grad, loss, sums, of_these)(0, loss.size)
 
         run.again = again  # type: ignore[attr-defined]
     return run

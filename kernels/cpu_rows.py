@@ -130,14 +130,14 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     def sums_of(row: Any, onward: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
         zero, zeros, least, none = full(X, 0.0), full_wide(X, 0.0), full(X, -math.inf), first(X, 0)
-        limits, (even, odd) = (full(X, z_target), full(X, following(X, z_target))), ramp_two(X)
+        limits, numbers = (full(X, z_target), full(X, following(X, z_target))), ramp_two(X)
         sums = (full(X, -0.0), zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         state, k = (sums, least, 0), j
         while k + 2 * lanes <= end:
             pause, away = min(end, k + STRETCH), (none, limits[0] if k <= target else limits[1])
             if scored and k <= target < pause:
                 while k + 2 * lanes <= pause:
-                    marks = mark_of(even, target - k, limits), mark_of(odd, target - k, limits)
+                    marks = mark_of(numbers[0], target - k, limits), mark_of(numbers[1], target - k, limits)
                     state = two(row, onward, k, marks, ref, state, curve)
                     k += 2 * lanes
             while k + 2 * lanes <= pause:

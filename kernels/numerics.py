@@ -78,7 +78,7 @@ LEAST = {np.float32: -127 * LN2, np.float64: -1023 * LN2}
 """Where e^t is taken for 0: the exponent's bits are."""
 PARTS = {np.float32: 32, np.float64: 16}
 """The powers of two from 1 to 2 that are looked up: as many as two registers of 512 bits hold."""
-TABLE_MAGIC = {np.float32: 1.5 * 2**23 / 32, np.float64: 1.5 * 2**52 / 16}
+TABLE_MAGIC = {np.float32: 1.5 * 2**23 / PARTS[np.float32], np.float64: 1.5 * 2**52 / PARTS[np.float64]}
 """1.5·2^mantissa/PARTS rounds to a multiple of 1/PARTS, and leaves the number of PARTS in the low bits."""
 MAGIC = {np.float32: 1.5 * 2**23 + 127, np.float64: 1.5 * 2**52 + 1023}
 """1.5·2^mantissa rounds what it is added to to an integer, and leaves it, plus the exponent's bias, in the low bits."""

@@ -8,6 +8,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
+from .numerics import PARTS
 from .simd import F32, F64, I32, I64, Vector, elementwise, llvm, picks
 
 
@@ -23,8 +24,9 @@ def _in_registers(builder: Any, emit: Any, meet: Vector, value: Any, lanes: int)
 
 def _table_pow2(builder: Any, meet: Vector, shifted: Any) -> Any:
     single = meet.scalar == types.float32
-    suffix, parts, mantissa, kind, integer = ("ps", 32, 23, F32, I32) if single else ("pd", 16, 52, F64, I64)
+    suffix, mantissa, kind, integer = ("ps", 23, F32, I32) if single else ("pd", 52, F64, I64)
     real, whole = (np.float32, np.int32) if single else (np.float64, np.int64)
+    parts = PARTS[real]
     step, lanes = mantissa - parts.bit_length() + 1, parts // 2
     roots = np.exp2(np.arange(parts) / parts).astype(real).view(whole) - (np.arange(parts, dtype=whole) << step)
     bits, places = ir.VectorType(integer, lanes), ir.VectorType(kind, lanes)

@@ -64,6 +64,11 @@ class Problem(NamedTuple):
         return self.reads["x"]
 
     @property
+    def is_weighted(self) -> bool:
+        """Whether rows have weights, of their samples or their classes."""
+        return "sample_weight" in self.rows or self.fixed.get("class_weight") is not None
+
+    @property
     def positions(self) -> Shape:
         """The shape of results with one value a row, or an element."""
         return positions(self.form, self.axis, self.x.shape)

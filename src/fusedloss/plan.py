@@ -117,7 +117,7 @@ _decided: dict[Any, Any] = {}
 
 def _alike(problem: Problem, writes: Mapping[str, Any]) -> Any:
     """Everything that a call without weights is decided by; None for one with weights."""
-    if "sample_weight" in problem.rows or problem.fixed.get("class_weight") is not None:
+    if problem.is_weighted:
         return None
     arrays = tuple((name, kind_of(array)) for name, array in (*problem.reads.items(), *writes.items()))
     return problem.kernel, problem.axis, problem.device, problem.x.shape, arrays, tuple(problem.fixed.values())

@@ -76,8 +76,7 @@ def divisor_of(problem: Problem) -> float:
 
 def _counts_rows(problem: Problem) -> bool:
     """Tell whether the divisor is the number of rows that are not ignored, which kernels count besides."""
-    weighted = "sample_weight" in problem.rows or problem.fixed.get("class_weight") is not None
-    return problem.reduction == "mean" and problem.denominator is None and not weighted
+    return problem.reduction == "mean" and problem.denominator is None and not problem.is_weighted
 
 
 def _row_weight(problem: Problem) -> float:
