@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
-from .calls import CALL, Array, Run, address, bound, pack
+from .calls import CALL, Array, Run, address, bound, pack, place
 from .cpu_elements import ElementOptions, make_elements
 from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
@@ -132,23 +132,24 @@ def _over_classes(
     kernel, layout = _fitted(flags, _form(x), _form(target), _form(out), _streamed(x, out))
     scores_at = tuple(map(address, scores)) if scores else _NO_SCORES
 
-    def bind(
+    def packed(
         x: Array, target: Array | None, out: Array | None, loss: Array | None, sums: Array | None,
         reals: tuple[float, ...],
-    ) -> Run:  # fmt: skip
-        places = _PLACES.pack(
+    ) -> bytes:  # fmt: skip
+        return layout + _PLACES.pack(
             address(x), address(target), address(out), address(class_weight), address(sample_weight), ignore_index,
             block, address(sums), address(loss), *scores_at, *reals,
         )  # fmt: skip
-        return bound(kernel, layout + places, x, target, out, class_weight, sample_weight, sums, loss, scores)
 
-    run = bind(x, target, out, loss, sums, reals)
+    call = packed(x, target, out, loss, sums, reals)
+    run = bound(kernel, call, x, target, out, class_weight, sample_weight, sums, loss, scores)
     if sums is not None and class_weight is None and sample_weight is None:
         smoothing, z_loss, scale, cap, _, total = reals
 
         def again(x: Array, target: Array, loss: Array, grad: Array | None, sums: Array, grad_scale: float) -> int:
             of_these = smoothing, z_loss, scale, cap, grad_scale * scale, total
-            return bind(x, target, grad, loss, sums, of_these)(0, loss.size)
+            call = packed(x, target, grad, loss, sums, of_these)
+            return kernel(place(call), 0, loss.size)
 
         run.again = again  # type: ignore[attr-defined]
     return run

@@ -19,8 +19,7 @@ if sys.version_info < (3, 14):  # tensorflow has no wheels for later ones
 def environment(backend, home):
     """This process's environment, for Keras on a backend and not for a worker of this run.
 
-    On TensorFlow with compiled kernels, on the others without: those of `torch` and `jax` have tests of their own, and
-    kernels take their time to compile.
+    Kernels that are compiled have tests of their own, and take their time to compile: here they are NumPy's.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return kept | {
@@ -28,7 +27,7 @@ def environment(backend, home):
         "KERAS_HOME": str(home),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "OMP_NUM_THREADS": "1",
-        "FUSEDLOSS_DEVICE": "auto" if backend == "tensorflow" else "numpy",
+        "FUSEDLOSS_DEVICE": "numpy",
     }
 
 

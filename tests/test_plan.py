@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import fusedloss as fl
 from fusedloss import layout as layouts
 from fusedloss.layout import across, kind_of, layout, slabs
-from fusedloss.plan import _MOST_DECIDED, _decided
 
 BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
 
@@ -260,73 +259,6 @@ class TestOut:
         out = np.empty(6, np.float32)[::2]
         assert fl.logsumexp(x, out=out, device=backend) is out
         assert np.array_equal(out, fl.logsumexp(x, device=backend))
-
-
-class TestCallsAlike:
-    """What was decided for a small call serves the next one, and nothing else of it does."""
-
-    def arrays(self, rng, dtype=np.float32):
-        return rng.standard_normal((32, 10)).astype(dtype), rng.integers(0, 10, 32)
-
-    def one_by_one(self, loss, x, target, **options):
-        """The same calls where none was before."""
-        _decided.clear()
-        return loss(x, target, **options)
-
-    @pytest.mark.parametrize("reduction", ["mean", "sum", "batchmean"])
-    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-    def test_other_arrays(self, dtype, reduction, rng):
-        both = fl.value_and_grad(fl.cross_entropy)
-        for _ in range(3):
-            x, target = self.arrays(rng, dtype)
-            target[:3] = -100
-            got, (value, grad) = fl.cross_entropy(x, target, reduction=reduction), both(x, target, reduction=reduction)
-            want = self.one_by_one(fl.cross_entropy, x, target, reduction=reduction)
-            same, gradient = self.one_by_one(both, x, target, reduction=reduction)
-            assert got == want == value == same
-            np.testing.assert_array_equal(grad, gradient)
-
-    def test_other_options_and_forms(self, rng):
-        x, target = self.arrays(rng)
-        soft = rng.random((32, 10))
-        calls = [
-            (x, target, {}), (x, target, {"ignore_index": 3}), (x, target, {"label_smoothing": 0.1}), (x, soft, {}),
-            (x, soft.astype(np.float32), {}), (x[::-1], target, {}), (x[:, ::-1], target, {}),
-            (x.T, target, {"axis": 0}), (x, target, {"softcap": 2.0}), (x, target, {"logit_scale": 2.0}),
-            (x[:16], target[:16], {}),
-            (x, target, {"sample_weight": np.arange(32.0)}), (x, target, {"class_weight": np.arange(10.0)}),
-        ]  # fmt: skip
-        both = fl.value_and_grad(fl.cross_entropy)
-        losses = [self.one_by_one(fl.cross_entropy, x, y, **options) for x, y, options in calls]
-        pairs = [self.one_by_one(both, x, y, **options) for x, y, options in calls]
-        for _ in range(2):
-            for (x, y, options), loss, (value, gradient) in zip(calls, losses, pairs, strict=True):
-                assert fl.cross_entropy(x, y, **options) == loss == value
-                again = both(x, y, **options)
-                assert again[0] == loss
-                np.testing.assert_array_equal(again[1], gradient)
-
-    def test_in_place_and_into_a_buffer(self, rng):
-        x, target = self.arrays(rng)
-        want = fl.value_and_grad(fl.cross_entropy)(x, target)[1]
-        for _ in range(2):
-            buffer, logits = np.empty((32, 20), np.float32)[:, ::2], x.copy()
-            fl.value_and_grad(fl.cross_entropy, out=buffer)(x, target)
-            fl.value_and_grad(fl.cross_entropy, out=logits)(logits, target)
-            np.testing.assert_array_equal(buffer, want)
-            np.testing.assert_array_equal(logits, want)
-
-    def test_a_target_that_is_wrong(self, rng):
-        x, target = self.arrays(rng)
-        fl.cross_entropy(x, target)
-        target[7] = 10
-        with pytest.raises(fl.TargetError, match=r"target\[7\] is 10"):
-            fl.cross_entropy(x, target)
-
-    def test_they_are_few(self):
-        for rows in range(1, 2 * _MOST_DECIDED):
-            fl.cross_entropy(np.zeros((rows, 3), np.float32), np.zeros(rows, int))
-        assert 0 < len(_decided) <= _MOST_DECIDED
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

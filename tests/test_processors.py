@@ -20,7 +20,7 @@ for dtype in (np.float32, ml_dtypes.bfloat16):
     for shape, axis in (((200, 300), 1), ((200, 20), 1), ((3, 20, 70), 1)):
         x = (3 * rng.standard_normal(shape)).astype(dtype)
         target = rng.integers(0, shape[axis], np.delete(shape, axis))
-        for options in ({}, {"softcap": 5.0})[: 2 if dtype == np.float32 else 1]:
+        for options in ({}, {"softcap": 5.0})[: 2 if dtype == np.float32 and shape == (200, 300) else 1]:
             loss = fl.value_and_grad(fl.cross_entropy)
             results += loss(x, target, axis=axis, reduction="none", device=sys.argv[1], **options)
         y = rng.random(shape).astype(dtype)

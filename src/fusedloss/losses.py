@@ -13,6 +13,7 @@ from .check import Problem
 from .errors import OptionError
 from .options import options
 from .reduction import solve
+from .repeats import solved
 
 P = ParamSpec("P")
 
@@ -24,7 +25,7 @@ def _loss(pose: Callable[P, Problem]) -> Callable[P, Any]:
 
     @wraps(pose)
     def loss(*args: P.args, **kwargs: P.kwargs) -> Any:
-        return solve(pose(*args, **kwargs))
+        return solved(pose, args, kwargs)
 
     loss.__annotations__["return"] = Any
     _problems[loss] = pose
@@ -67,8 +68,8 @@ def value_and_grad(loss: Callable[P, Any], *, out: Any = None) -> Callable[P, tu
         raise OptionError(f"value_and_grad got {loss!r}, expected one of fusedloss's losses: {expected}")
 
     def loss_and_gradient(*args: P.args, **kwargs: P.kwargs) -> tuple[Any, Any]:
-        value, gradient = solve(pose(*args, **kwargs), gradient=True, out=out)
-        return value, gradient
+        both = solved(pose, args, kwargs, True) if out is None else solve(pose(*args, **kwargs), True, out)
+        return both[0], both[1]
 
     # functools.wraps would cost more than the rest of a small call.
     loss_and_gradient.__doc__, loss_and_gradient.__wrapped__ = pose.__doc__, loss  # type: ignore[attr-defined]

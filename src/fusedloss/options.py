@@ -2,7 +2,6 @@
 
 import operator
 import sys
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,7 @@ _INT64 = np.iinfo(np.int64)
 
 def options(**given: Any) -> dict[str, Any]:
     """Check options that kernels take, by their names."""
-    try:
-        return _options(**given).copy()
-    except TypeError:  # not hashable, like an array of one element
-        return _options.__wrapped__(**given)
+    return {name: _option(name, value) for name, value in given.items()}
 
 
 def positive_integer(name: str, value: object) -> int:
@@ -64,11 +60,6 @@ def reduced_by(reduction: str, denominator: Any) -> tuple[str, float | None]:
     if reduction != "mean":
         raise OptionError(f"denominator is given with reduction={reduction!r}, expected reduction='mean'")
     return reduction, _option("denominator", denominator)
-
-
-@lru_cache(maxsize=256, typed=True)
-def _options(**given: Any) -> dict[str, Any]:
-    return {name: _option(name, value) for name, value in given.items()}
 
 
 def _option(name: str, value: Any) -> Any:

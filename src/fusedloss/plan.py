@@ -40,7 +40,8 @@ class Plan(NamedTuple):
     ``kernel`` finds in a backend, or makes of it, what takes the problem's arrays, ``writes`` (of the logits' shape),
     ``rows`` (flat, one entry a row) and ``fixed`` by name, and gives what runs. ``partial`` is the shape of a partial
     sum, where the kernel makes any: one a segment for elements; else one a block, whose size the kernel is told. Where
-    only these sums are wanted, the writes and rows are ``scratch``. Calls that are ``alike`` are decided once.
+    only these sums are wanted, the writes and rows are ``scratch``. A bound kernel that runs all in one block is given
+    to ``keep``.
     """
 
     problem: Problem
@@ -52,7 +53,7 @@ class Plan(NamedTuple):
     fixed: Mapping[str, Any]
     partial: Shape | None
     scratch: bool
-    alike: Any = None
+    keep: Callable[[Run], None] | None = None
 
     @property
     def is_hosted(self) -> bool:
@@ -62,7 +63,7 @@ class Plan(NamedTuple):
 
 def plan(
     problem: Problem, kernel: Kernel, writes: Mapping[str, Any], rows: Mapping[str, Any], fixed: Mapping[str, Any],
-    partial: Shape | None = None, *, scratch: bool = False, alike: Any = None,
+    partial: Shape | None = None, *, scratch: bool = False, keep: Callable[[Run], None] | None = None,
 ) -> Plan:  # fmt: skip
     """Decide how a problem is run that writes to ``writes``, ``rows`` and sums of shape ``partial``."""
     x = problem.x
@@ -70,7 +71,7 @@ def plan(
     kinds = *map(kind_of, problem.reads.values()), *map(kind_of, writes.values())
     form = layout(problem.form, problem.axis, x.shape, x.itemsize, kinds)
     rows, fixed = {**problem.rows, **rows}, {**problem.fixed, **fixed}
-    return Plan(problem, backend, kernel, form, writes, rows, fixed, partial, scratch, alike)
+    return Plan(problem, backend, kernel, form, writes, rows, fixed, partial, scratch, keep)
 
 
 def run(plan: Plan) -> Any:
@@ -90,47 +91,6 @@ def run(plan: Plan) -> Any:
     return total
 
 
-def sum_losses(problem: Problem, writes: Mapping[str, Any], loss: Array, fixed: Mapping[str, Any]) -> Any:
-    """Fill the losses of rows, and give their sum, and the number of rows that are not ignored.
-
-    Few rows take less time than deciding how: calls alike are decided once.
-
-    Raises
-    ------
-    TargetError, ProbabilityError
-        As `run`.
-    """
-    x = problem.x
-    alike = _alike(problem, writes) if x.nbytes <= _SMALL else None
-    again = _decided.get(alike)
-    if again is not None:
-        target, sums = (problem.rows if "target" in problem.rows else problem.reads)["target"], np.empty((1, 2))
-        if again(x, target, loss, writes.get("grad"), sums, fixed["grad_scale"]) < 0:
-            return sums[0]
-    return run(plan(problem, named(problem.kernel), writes, {"loss": loss}, fixed, (2,), alike=alike))
-
-
-_SMALL = 1 << 16  # bytes of logits, which are one block
-_MOST_DECIDED = 256
-_decided: dict[Any, Any] = {}
-
-
-def _alike(problem: Problem, writes: Mapping[str, Any]) -> Any:
-    """Everything that a call without weights is decided by; None for one with weights."""
-    if problem.is_weighted:
-        return None
-    arrays = tuple((name, kind_of(array)) for name, array in (*problem.reads.items(), *writes.items()))
-    return problem.kernel, problem.axis, problem.device, problem.x.shape, arrays, tuple(problem.fixed.values())
-
-
-def _remember(alike: Any, kernel: Run) -> None:
-    """Keep what runs a kernel again, where it has that."""
-    if (again := getattr(kernel, "again", None)) is not None:
-        if len(_decided) >= _MOST_DECIDED:
-            _decided.clear()
-        _decided[alike] = again
-
-
 def attempt(plan: Plan) -> tuple[int, Any]:
     """Run a plan and return the status of its kernel, and the total of the partial sums."""
     if not plan.is_hosted:
@@ -145,8 +105,8 @@ def attempt(plan: Plan) -> tuple[int, Any]:
     else:
         kernel, sums = _bind(plan, plan.problem.reads, plan.writes, plan.rows, plan.layout)
         status = run_blocks(kernel, units, block)
-        if plan.alike is not None and units <= block:
-            _remember(plan.alike, kernel)
+        if plan.keep is not None and units <= block:
+            plan.keep(kernel)
     if plan.partial is None:
         return status, sums
     return status, sums[0] if len(sums) == 1 else np.add.reduce(sums)

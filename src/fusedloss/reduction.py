@@ -1,6 +1,7 @@
 """Solving a loss: the gradient's scale before the kernel runs, the sum of its losses after. Kernels know of neither."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -9,17 +10,19 @@ import numpy as np
 from . import cuda
 from .arrays import Array, empty, give, on_card
 from .check import Problem, output
-from .plan import is_hosted, named, plan, run, sum_losses
+from .plan import is_hosted, named, plan, run
+from .threads import Run
 
 _FLOAT64 = np.dtype(np.float64)
 _sum = np.add.reduce  # in pairs, whose order is fixed
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
+def solve(problem: Problem, gradient: bool = False, out: Any = None, keep: Callable[[Run], None] | None = None) -> Any:
     """Compute the loss, or the pair of loss and gradient, in the caller's kind of array.
 
-    The gradient goes to ``out`` where that is given, and is then ``out`` itself.
+    The gradient goes to ``out`` where that is given, and is then ``out`` itself. What `repeat` takes is given to
+    ``keep``.
     """
     x, by_row, none = problem.x, problem.form == "rows", problem.reduction == "none"
     if on_card(x):
@@ -34,21 +37,46 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None) -> Any:
     if by_row or none:
         loss = np.empty(x.size // x.shape[problem.axis] if by_row else x.shape, problem.dtype)
     if summed:
-        total, rows = sum_losses(problem, writes, loss, fixed)
-        value = _quotient(problem, float(total), float(rows) if counted else divisor)
+        total, rows = run(plan(problem, named(problem.kernel), writes, {"loss": loss}, fixed, (2,), keep=keep))
+        value = _quotient(problem.dtype, float(total), float(rows) if counted else divisor)
     elif by_row:
         run(plan(problem, named(problem.kernel), writes, {"loss": loss}, fixed))
-        value = loss.reshape(problem.positions)[()] if none else _quotient(problem, _total(loss), divisor)
+        value = loss.reshape(problem.positions)[()] if none else _quotient(problem.dtype, _total(loss), divisor)
     elif none:
         run(plan(problem, named(problem.kernel), {**writes, "loss": loss}, {}, {**fixed, "sums": None}))
         value = loss[()]
     else:
         total = run(plan(problem, named(problem.kernel), writes, {}, {**fixed, "loss": None}, ()))
-        value = _quotient(problem, float(total), divisor)
+        value = _quotient(problem.dtype, float(total), divisor)
     value = give(value, problem.caller)
     if not gradient:
         return value
     return value, give(writes["grad"], problem.caller) if out is None else out
+
+
+def repeat(problem: Problem, gradient: bool, run: Callable[..., int]) -> Callable[[Array, Array], Any]:
+    """Make a function that solves the problem for other logits and targets of its forms, without a check.
+
+    ``run`` is what the kernel that was bound for it gives to be run ``again``. The function returns None where that
+    finds something wrong.
+    """
+    shape, form, dtype = problem.x.shape, problem.x.dtype, problem.dtype
+    rows, counted = problem.x.size // shape[problem.axis], _counts_rows(problem)
+    by_target = counted and gradient and "target" in problem.rows
+    ignored = _scalar(problem.fixed["ignore_index"]) if by_target else None
+    known = math.nan if by_target else divisor_of(problem)
+
+    def again(x: Array, target: Array) -> Any:
+        divisor = int(np.count_nonzero(target != ignored)) if by_target else known
+        grad = np.empty(shape, form) if gradient else None
+        sums = np.empty((1, 2))
+        if run(x, target, np.empty(rows, dtype), grad, sums, 1.0 / divisor if divisor else 0.0) >= 0:
+            return None
+        ((total, unmasked),) = sums.tolist()
+        value = _quotient(dtype, total, unmasked if counted else divisor)
+        return (value, grad) if gradient else value
+
+    return again
 
 
 def quotients(problem: Problem) -> tuple[Any, Any]:
@@ -109,10 +137,10 @@ def _total(values: Array) -> float:
     return float(_sum(values, None, _FLOAT64))
 
 
-def _quotient(problem: Problem, total: float, divisor: float) -> Any:
+def _quotient(dtype: np.dtype[Any], total: float, divisor: float) -> Any:
     """Divide the sum of the losses, NaN for nothing, and cast it to the dtype of the result."""
     value = total / divisor if divisor else math.nan
     # NumPy warns of a cast that overflows; the infinity it gives is what is wanted.
-    if problem.dtype.char == "f" and abs(value) > _LARGEST:
+    if dtype.char == "f" and abs(value) > _LARGEST:
         value = math.inf if value > 0 else -math.inf
-    return problem.dtype.type(value)
+    return dtype.type(value)
