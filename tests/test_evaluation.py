@@ -9,7 +9,7 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 from evaluation_cases import assert_merged, case, positions, rows_of
-from kernel_cases import HOST, assert_close, bits
+from kernel_cases import HOST, assert_close, bits, fewer
 
 import fusedloss as fl
 from fusedloss import evaluation as module
@@ -99,6 +99,7 @@ def test_binary_scores_are_those_of_scipy(backend, rng):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("shape", "axis"), [((2003, 10), -1), ((1003, 331), -1), ((41, 23, 18), 1)], ids=str)
 def test_evaluation_is_that_of_scikit_learn(backend, rng, shape, axis, weighted):
+    shape = fewer(backend, shape[0], min(shape[0], 203)), *shape[1:]
     x, y = case(rng, shape, axis)
     weight = np.where(rng.random(y.shape) < 0.1, 0, rng.random(y.shape)) if weighted else None
     got = fl.evaluate(x, y, axis=axis, sample_weight=weight, top_k=[1, 2, 7], device=backend)
@@ -236,9 +237,10 @@ def test_any_number_of_threads_gives_the_same_bits(backend, rng):
 
 @pytest.mark.parametrize(("shape", "axis"), [((2003, 10), -1), ((41, 23, 18), 1)], ids=str)
 def test_chunks_change_nothing_but_rounding(backend, rng, monkeypatch, shape, axis):
+    shape = fewer(backend, shape[0], shape[0] // 6), *shape[1:]
     x, y = case(rng, shape, axis)
     whole = fl.evaluate(x, y, axis=axis, device=backend)
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 100 << 10)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", fewer(backend, 100 << 10, 16 << 10))
     assert_merged(fl.evaluate(x, y, axis=axis, device=backend), whole)
     y[-3] = shape[axis]
     first = ", ".join(map(str, np.argwhere(y == shape[axis])[0]))
