@@ -16,21 +16,21 @@ bin_of = numerics.bin_finder(inline, int)
 def tally(target: Any, weights: Any, nll: Any, prediction: Any, confidence: Any, entropy: Any, rank: Any, brier: Any,
           ignore_index: Any, top_k: Any, bins: Any, sums: Any, lo: Any, hi: Any) -> Any:  # fmt: skip
     """Add rows lo … hi-1 to one row of sums, laid out as the kernel contract says."""
+    rows = total = losses = entropies = squares = hits = 0.0  # in registers: a sum in memory waits for its last store
     first_bin = 6 + len(top_k)
     for i in range(lo, hi):
         w = float(weights[i]) if len(weights) > 0 else 1.0
         if target[i] == ignore_index or w == 0.0:
             continue
         correct = w if prediction[i] == target[i] else 0.0
-        sums[0] += 1.0
-        sums[1] += w
-        sums[2] += w * nll[i]
-        sums[3] += w * entropy[i]
-        sums[4] += w * brier[i]
-        sums[5] += correct
+        rows += 1.0
+        total += w
+        losses += w * nll[i]
+        entropies += w * entropy[i]
+        squares += w * brier[i]
+        hits += correct
         for k in range(len(top_k)):
-            if rank[i] < top_k[k]:
-                sums[6 + k] += w
+            sums[6 + k] += w if rank[i] < top_k[k] else 0.0  # half of these would be branches mispredicted
         b = bin_of(float(confidence[i]), bins)
         if b >= 0:
             at = first_bin + 4 * b
@@ -38,6 +38,8 @@ def tally(target: Any, weights: Any, nll: Any, prediction: Any, confidence: Any,
             sums[at + 1] += w
             sums[at + 2] += w * confidence[i]
             sums[at + 3] += correct
+    for k, value in enumerate((rows, total, losses, entropies, squares, hits)):
+        sums[k] += value
     return -1
 
 

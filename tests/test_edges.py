@@ -229,7 +229,8 @@ class TestSizes:
             loss(np.zeros((3, 0)), np.zeros((3, 0)), device=backend)
 
 
-EVERYTHING = {"class_weight": np.linspace(0, 3, 41), "label_smoothing": 0.1, "z_loss": 0.1, "softcap": 5.0}
+MANY = 301
+EVERYTHING = {"class_weight": np.linspace(0, 3, MANY), "label_smoothing": 0.1, "z_loss": 0.1, "softcap": 5.0}
 
 
 class TestSameBits:
@@ -239,11 +240,11 @@ class TestSameBits:
         ("dtype", "classes", "options"),
         [
             (np.float64, 12, {}),
-            (np.float64, 41, {}),
+            (np.float64, MANY, {}),
             (np.float32, 12, {}),
-            (np.float32, 41, {"z_loss": 0.01, "sample_weight": np.linspace(0, 2, 300)}),
+            (np.float32, MANY, {"z_loss": 0.01, "sample_weight": np.linspace(0, 2, 300)}),
             (np.float64, 12, {"class_weight": np.linspace(0, 3, 12)}),
-            (np.float32, 41, EVERYTHING),
+            (np.float32, MANY, EVERYTHING),
         ],
         ids=lambda value: " and ".join(value) or "plain" if isinstance(value, dict) else None,
     )
@@ -258,6 +259,13 @@ class TestSameBits:
         same, _ = cross_entropy(x, target_of("soft", y, classes, dtype), backend, **options)
         assert np.isfinite(losses).all()
         assert bits(losses) == bits(same)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_one_hot_is_hard_for_probabilities(self, backend, rng, dtype):
+        p, y = rng.random((40, MANY)).astype(dtype), rng.integers(0, MANY, 40)
+        options = {"class_weight": np.linspace(0, 3, MANY), "label_smoothing": 0.2, "reduction": "none"}
+        hard, soft = (fl.log_loss(p, each, device=backend, **options) for each in (y, one_hot(y, MANY, dtype)))
+        assert bits(hard) == bits(soft)
 
     @HOST
     @pytest.mark.parametrize("shape", [(3000, 200), (60_000, LANES), (1, 300_000)], ids=str)

@@ -92,27 +92,6 @@ def test_cross_entropy_and_its_gradient_are_those_of_float64(kernels, rng, dtype
     assert_close(grad, want_grad, ulps, scale=np.abs(want_grad).max() if dtype in WIDE else 0.01)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "classes", "options"),
-    [*((each, 301, OPTIONS[0]) for each in WIDE), (WIDE[0], 301, OPTIONS[-1]), (WIDE[0], 41, OPTIONS[3])], ids=str,
-)  # fmt: skip
-def test_one_hot_target_equals_hard_target_to_the_last_bit(kernels, rng, dtype, classes, options):
-    rows = 12 if is_simulated(kernels) else 300
-    x = (4 * rng.standard_normal((rows, classes, 1))).astype(dtype)
-    x[::3, 5:9] = -INF
-    index = rng.integers(9, classes, rows)
-    weights = rng.random(classes).astype(dtype)
-    for options_ in (options, options | {"class_weight": weights}):
-        hard, _ = row_loss(kernels, "cross_entropy", x, index, **options_)
-        soft, _ = row_loss(kernels, "cross_entropy", x, one_hot(index, classes, dtype), **options_)
-        assert bits(hard) == bits(soft)
-    p = rng.random((rows, classes, 1)).astype(dtype)
-    options_ = {"class_weight": weights, "label_smoothing": options.get("label_smoothing", 0.0)}
-    hard, _ = row_loss(kernels, "log_loss", p, index, **options_)
-    soft, _ = row_loss(kernels, "log_loss", p, one_hot(index, classes, dtype), **options_)
-    assert bits(hard) == bits(soft)
-
-
 @pytest.mark.parametrize("dtype", WIDE, ids=str)
 @pytest.mark.parametrize("offset", [0, 1e4, 1e6, -1e6])
 def test_large_offsets_cost_no_accuracy(kernels, rng, dtype, offset):
