@@ -26,12 +26,13 @@ from .cpu_row_output import BLOCK
 from .cpu_rows import make_rows
 from .element_parts import settings_of
 from .jit import processor_has
+from .memory import LINE
 from .row_parts import Flags
 from .simd import Format
 
 STREAMED_BYTES, STREAMED_ROW = 1 << 23, 1536
-"""Bytes of an output, and of each of its rows, from which on it is written past the caches: whole lines only, and the
-first and the last of a row are seldom whole."""
+"""Bytes of an output, and of each of its rows, from which on it is written past the caches: whole lines only. Shorter
+rows are written so if all their lines are whole."""
 BUNDLE, ELEMENT_BUNDLE = 4, 2
 """Vectors that go side by side through long formulas, and through those of single elements, where there are 32
 registers of 512 bits: one alone waits for each of its steps. Two of 256 bits make one vector and go so anyway."""
@@ -94,6 +95,14 @@ def _streamed(x: Array, out: Array | None) -> bool:
     )
 
 
+def _streamed_rows(x: Array, out: Array | None) -> bool:
+    """Whether rows of classes that lie side by side are written past the caches."""
+    if out is None or not _streamed(x, out):
+        return False
+    row, inner = out.shape[1] * out.itemsize, out.strides[2] if out.shape[2] > 1 else 0
+    return row >= STREAMED_ROW or (address(out) | out.strides[0] | inner | row) % LINE == 0
+
+
 _flags = lru_cache(maxsize=256)(Flags)
 
 
@@ -115,7 +124,6 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     )  # fmt: skip
     if in_rows:
         kept = classes <= BLOCK and flags.output == "gradient"
-        streamed = streamed and classes * fmt.itemsize >= STREAMED_ROW
         kernel = _rows(replace(options, streamed=streamed, kept=kept))
     else:
         kernel = _lanes(replace(options, held=turned or classes <= HELD_CLASSES, turned=turned, gathered=gathered))
@@ -129,7 +137,7 @@ def _over_classes(
     ignore_index: int = 0, block: int = 0, sums: Array | None = None, reals: tuple[float, ...] = _PLAIN,
 ) -> Run:  # fmt: skip
     """Bind the kernel over classes that suits the arrays: its scores from the log-normaliser on, its REALS."""
-    kernel, layout = _fitted(flags, _form(x), _form(target), _form(out), _streamed(x, out))
+    kernel, layout = _fitted(flags, _form(x), _form(target), _form(out), _streamed_rows(x, out))
     scores_at = tuple(map(address, scores)) if scores else _NO_SCORES
 
     def packed(
@@ -260,9 +268,8 @@ def _over_elements(formula: str, arrays: dict[str, Array | None], values: dict[s
         for name, array in given.items()
     )
     out = given.get("out")
-    lines = (
-        out is not None and _lies(out) == "dense" and (address(out) | (out.strides[0] if len(out) > 1 else 0)) % 64 == 0
-    )
+    lines = out is not None and _lies(out) == "dense"
+    lines = lines and (address(out) | (out.strides[0] if len(out) > 1 else 0)) % LINE == 0
     kernel = _elements(ElementOptions(formula, fmt, operands, lines and _streamed(x, out)))
     call: dict[str, Any] = {
         "columns": x.shape[1],

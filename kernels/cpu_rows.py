@@ -259,7 +259,7 @@ def make_rows(options: Options) -> Any:
                 seen = report(row, number, classes, places[2], (top, d, target, z_target), found, curve)
                 put_aside(room, lane, (seen, d, 0.0 if masked else weight), shift, exact, scores)
                 if output:
-                    write(row, written, classes, target, top, d, exact[0], weight, terms, curve)
+                    write(row, onward, written, classes, target, top, d, exact[0], weight, terms, curve)
             if result != "" and (lane == lanes - 1 or number == hi - 1):
                 results(first(W, lane + 1), number - lane, classes, places, take_back(room), terms)
         if result == "loss":

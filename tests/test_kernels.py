@@ -6,7 +6,9 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from fusedloss.kernels import cpu
 from kernel_cases import (
+    BFLOAT16,
     DTYPES,
     NARROW,
     WIDE,
@@ -15,10 +17,13 @@ from kernel_cases import (
     column_of,
     in_rows,
     is_simulated,
+    kernels_of,
     offence,
     result_dtype,
     row_loss,
 )  # fmt: skip
+
+from fusedloss.arrays import empty
 
 INF, NAN = np.inf, np.nan
 
@@ -235,6 +240,20 @@ def test_pieces_strides_and_in_place_change_no_bit(kernels, rng, dtype, shape, s
     assert gradient is strided
     assert_close(again, loss.astype(np.float64), 2)
     assert_close(gradient, grad.astype(np.float64), 2, scale=1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float32), BFLOAT16], ids=str)
+@pytest.mark.parametrize("classes", [128, 900, 5003])
+def test_outputs_past_the_caches_are_the_same(rng, dtype, classes):
+    """Short rows of whole lines; long ones, that begin and end within a line; such as are not kept between passes."""
+    kernels, rows = kernels_of("cpu"), cpu.STREAMED_BYTES // (classes * dtype.itemsize) + 3
+    x, target = rng.standard_normal((rows, classes, 1)).astype(dtype), rng.integers(0, classes, rows)
+    grad = empty(x.shape, dtype)
+    assert cpu._streamed_rows(x, grad)
+    row_loss(kernels, "cross_entropy", x, target, grad=grad)
+    for part in (slice(rows // 2), slice(rows // 2, None)):
+        assert not cpu._streamed_rows(x[part], grad[part])
+        assert bits(row_loss(kernels, "cross_entropy", x[part], target[part])[1]) == bits(grad[part])
 
 
 def test_one_row_of_a_vocabulary_and_one_class(kernels, rng):
