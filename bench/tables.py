@@ -85,7 +85,7 @@ def reached(it: Row) -> str:
 
 def targets(results: Iterable[Row]) -> str:
     """What was aimed at, and what was reached."""
-    lines = [[it["target"], it["what"], f"{it['least']:g}", f"{it['aim']:g}", reached(it)] for it in results]
+    lines = [[it["target"], it["what"], f"{round(it['least'], 2):g}", f"{it['aim']:g}", reached(it)] for it in results]
     return markdown(["ratio", "of", "at least", "aim", "reached"], lines, 2)
 
 

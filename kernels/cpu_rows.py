@@ -21,7 +21,7 @@ from .cpu_parts import Options, arguments, device_functions
 from .cpu_row_output import BLOCK, KEPT, class_loaders, row_eraser, row_output
 from .cpu_row_scores import row_report
 from .jit import apart, inline, kernel, splice
-from .memory import fence, first, load, load_part, peek, peek_index, prefetch_vector, store
+from .memory import fence, first, load, load_part, peek, peek_index, prefetch_to_write, prefetch_vector, store
 from .pairs import load_two, ramp_two, store_two
 from .reductions import count, hmax, hsum
 from .simd import Format, following, full, full_wide, maximum, narrow, ramp, select, wide
@@ -229,6 +229,7 @@ def make_rows(options: Options) -> Any:
     report, (put_aside, mask_out, take_back) = row_report(options, device), shelf(W)
     expect, results = tile_results(options, device, Format(R.code, W.lanes, R.code))
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
+    size = options.logits.itemsize
     columns = (KEPT // R.lanes if options.kept else 1) * (2 if options.transform == "softcap" else 1)
     add_up = loss_tally(R, hard)
 
@@ -239,6 +240,8 @@ def make_rows(options: Options) -> Any:
         for number in range(lo, hi):
             row = place(number, inner, at_x), place(number, inner, at_y), given[0], held
             written, lane = place(number, inner, at_out), (number - lo) & (lanes - 1)
+            if streamed:  # the line that a row shares with the next is not written past the caches, which would wait
+                prefetch_to_write(written + classes * size)
             if lane == 0:
                 expect(number + lanes, at_y[0], places)
             weight, masked, target, z_target, mass = aim(row, number, at_y[0], classes, given, curve)

@@ -156,9 +156,20 @@ def prefetch_vector(_typingctx: Any, fmt: Any, address: Any) -> Any:
     return types.void(fmt, types.int64), codegen
 
 
-def _prefetch(builder: Any, address: Any) -> None:
+@intrinsic
+def prefetch_to_write(_typingctx: Any, address: Any) -> Any:
+    """Ask for a cache line that will be written in part, at an address that need not exist."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        _prefetch(builder, args[0], write=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+def _prefetch(builder: Any, address: Any, write: int = 0) -> None:
     pointer = builder.inttoptr(address, BYTE)
-    llvm(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))
+    llvm(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(write), I32(3), I32(1))
 
 
 def leading(builder: Any, lanes: int, number: Any) -> Any:
