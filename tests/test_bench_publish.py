@@ -178,7 +178,7 @@ class TestScaling:
 
 
 class TestFreshProcesses:
-    @pytest.mark.parametrize("who", [OURS, "torch", "jax"])  # TensorFlow, too, is a process and a line
+    @pytest.mark.parametrize("who", [OURS, "torch"])  # another framework is a line of ``cold``, and slow to import
     def test_first_calls(self, monkeypatch, who):
         monkeypatch.setattr(cold, "REPEATS", 1)
         rows = cold.first_call(who)

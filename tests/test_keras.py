@@ -19,7 +19,8 @@ if sys.version_info < (3, 14):  # tensorflow has no wheels for later ones
 def environment(backend, home):
     """This process's environment, for Keras on a backend and not for a worker of this run.
 
-    Kernels that are compiled have tests of their own, and take their time to compile: here they are NumPy's.
+    Kernels that are compiled have tests of their own, and take their time to compile: here they are NumPy's. XLA takes
+    longer to optimise than its code runs here.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return kept | {
@@ -27,6 +28,7 @@ def environment(backend, home):
         "KERAS_HOME": str(home),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "OMP_NUM_THREADS": "1",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "FUSEDLOSS_DEVICE": "numpy",
     }
 
