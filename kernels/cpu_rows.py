@@ -240,7 +240,7 @@ def make_rows(options: Options) -> Any:
         for number in range(lo, hi):
             row = place(number, inner, at_x), place(number, inner, at_y), given[0], held
             written, lane = place(number, inner, at_out), (number - lo) & (lanes - 1)
-            if streamed:  # the line that a row shares with the next is not written past the caches, which would wait
+            if streamed:  # a line that the next row shares is read before it is written, and stores would wait for it
                 prefetch_to_write(written + classes * size)
             if lane == 0:
                 expect(number + lanes, at_y[0], places)
