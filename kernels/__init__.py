@@ -52,7 +52,7 @@ Normal form of the elementwise kernels
                                                                                 # probability and prediction are filled
 
 Tallies
-    Sums over blocks of ``block`` rows, for ``evaluate``: ``run(lo, hi)`` fills ``sums[lo // block]``, float64. Masked
+    Sums over blocks of ``block`` rows, for ``evaluate``: ``run(lo, hi)`` fills those of its blocks, float64. Masked
     rows count nowhere; ``w`` is the sample weight (1 without). Bin b holds confidences in (b/bins, (b+1)/bins], and bin
     0 also 0; a NaN confidence falls in no bin.
 

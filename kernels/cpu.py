@@ -33,6 +33,8 @@ from .simd import Format
 STREAMED_BYTES, STREAMED_ROW = 1 << 23, 1536
 """Bytes of an output, and of each of its rows, from which on it is written past the caches: whole lines only. Shorter
 rows are written so if all their lines are whole."""
+BINARY_CLASSES = 512
+"""From as many on, a step less a class is worth what a reference of the summand's choice takes a row."""
 BUNDLE, ELEMENT_BUNDLE = 4, 2
 """Vectors that go side by side through long formulas, and through those of single elements, where there are 32
 registers of 512 bits: one alone waits for each of its steps. Two of 256 bits make one vector and go so anyway."""
@@ -124,7 +126,8 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     )  # fmt: skip
     if in_rows:
         kept = classes <= BLOCK and flags.output == "gradient"
-        kernel = _rows(replace(options, streamed=streamed, kept=kept))
+        binary = classes >= BINARY_CLASSES and not (kept or flags.smoothed or flags.result == "score")
+        kernel = _rows(replace(options, streamed=streamed, kept=kept, binary=binary))
     else:
         kernel = _lanes(replace(options, held=turned or classes <= HELD_CLASSES, turned=turned, gathered=gathered))
     steps = *strides, *(target[2] if target and soft else (0, 0, 0)), *(out[2] if out else (0, 0, 0))

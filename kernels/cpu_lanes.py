@@ -65,6 +65,7 @@ def lane_block(options: Options, device: SimpleNamespace, source: Format | None)
     X, Y, R, size = options.logits, options.soft or options.logits, options.real, options.real.itemsize
     soft, weighted, scored = options.target == "soft", options.weighted, options.result == "score"
     step, fold, transform, line, smoothed = device.step, device.fold, device.transform, device.line, options.smoothed
+    origin = device.origin
     piped, S = source is not None, source or X
 
     @inline
@@ -76,7 +77,7 @@ def lane_block(options: Options, device: SimpleNamespace, source: Format | None)
         sums = (minus, zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         y, w, before, hot = zero, zero, full_index(X, 0), mask
         above, (most, winner) = following(X, z_target), best
-        start = j
+        start, frame = j, (ref,) + origin(ref)  # noqa: RUF005
         while start < end:
             stop = min(start + STRETCH, end)
             for c in range(start, stop):
@@ -96,7 +97,7 @@ def lane_block(options: Options, device: SimpleNamespace, source: Format | None)
                     before = before + as_index(z >= select(k < target, z_target, above))
                     higher = z > most
                     most, winner = select(higher, z, most), select(higher, k, winner)
-                _, sums = step(z, mask, hot, ref, y, w, sums)
+                _, sums = step(z, mask, hot, True, frame, y, w, sums)
             start, sums = stop, fold(sums)
         _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
         smooth = (wide(shift), wide(seen)) if smoothed else (0.0, 0.0)

@@ -32,6 +32,7 @@ class Options:
     output: str = ""
     streamed: bool = False  # write the output past the caches
     kept: bool = False  # row kernels: few classes, whose exponentials are kept for the output
+    binary: bool = False  # row kernels: exponentials that are only added up, to a reference of the summand's choice
     gathered: bool = False  # lane kernels: rows that do not lie side by side
     held: bool = False  # lane kernels: few classes, which are copied before they are worked on
     turned: bool = False  # lane kernels: few classes that lie side by side, turned as they are copied
@@ -41,6 +42,11 @@ class Options:
     def real(self) -> Format:
         """Vectors of the arithmetic type as they lie in memory."""
         return Format(self.logits.real, self.logits.lanes, self.logits.real)
+
+    @property
+    def packed(self) -> bool:
+        """Whether maxima are found of 16 bits as they lie: where registers are wide and many, and nothing scales."""
+        return self.looked_up and self.logits.itemsize == 2 and not self.transform
 
     @property
     def real_type(self) -> Any:
@@ -91,13 +97,15 @@ def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
     real = options.real_type
     exp, log = numerics.exponential(inline, simd, real), numerics.logarithm(inline, simd)
-    term = numerics.summand(inline, simd, real, table_pow2 if options.looked_up else None)
+    table, binary = table_pow2 if options.looked_up else None, options.binary
+    term = numerics.summand(inline, simd, real, table, binary=binary)
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = _curves(options.transform, real)
     device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
+    device.term, device.origin = term, numerics.origin(inline, simd, real, looked_up=options.looked_up, binary=binary)
     device.rescale = _rescale(options, exp)
     if options.logits.itemsize == 2:
-        exp = _product(term, real)
+        exp = _product(term, device.origin, real)
     elif options.looked_up:
         exp = numerics.table_exponential(inline, simd, real, table_pow2)
     device.value = output_value(options, splice, simd, real, exp)
@@ -122,13 +130,14 @@ def output_terms(options: Options, device: SimpleNamespace) -> Any:
 
 
 @cache
-def _product(term: Any, real: Any) -> Any:
+def _product(term: Any, origin: Any, real: Any) -> Any:
     """e^t for an output of 16 bits, whose rounding hides an ulp of the arithmetic."""
-    least = real(numerics.LEAST[real])
+    zero = real(0)
 
     @splice
     def exp(t: Any) -> Any:
-        fraction, power = term(maximum(least, t))
+        _, least, raised = origin(zero)
+        fraction, power = term(maximum(least, t), raised)
         return fraction * power
 
     return exp
@@ -137,18 +146,20 @@ def _product(term: Any, real: Any) -> Any:
 def _step(options: Options, term: Any, log: Any) -> Any:
     """One vector's exponentials, and the sums over classes with its share.
 
-    A scored target (`hot`) is left out of `rest` and `square`, which make its Brier score: 1 - p would cancel.
+    A frame is the reference, and what `origin` makes of it.
+    A scored target (`hot`) is left out of `rest` and `square`, which make its Brier score: 1 - p would cancel. Where it
+    is not looked for, the rest is what the total gains.
     """
     soft, smoothed, weighted = options.target == "soft", options.smoothed, options.weighted
     divergence, scored = options.divergence, options.result == "score"
-    least = options.real_type(numerics.LEAST[options.real_type])
 
     @splice
-    def step(z: Any, valid: Any, hot: Any, ref: Any, y: Any, w: Any, sums: Any) -> Any:
+    def step(z: Any, valid: Any, hot: Any, aimed: Any, frame: Any, y: Any, w: Any, sums: Any) -> Any:
         pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square = sums
-        lead = z - ref
+        ref, away, least, raised = frame
+        lead = z - away
         t = maximum(least, lead)
-        fraction, power = term(t)
+        fraction, power = term(t, raised)
         e, pair = fraction * power, fma(fraction, power, pair)
         if smoothed:
             if weighted:  # a class of weight 0 adds nothing, at -inf too
@@ -164,7 +175,8 @@ def _step(options: Options, term: Any, log: Any) -> Any:
         if scored:
             energy = fma(e, t, energy)  # a masked class has e = 0
             other = select(hot, 0.0, e)
-            rest = rest + other
+            if aimed:
+                rest = rest + other
             square = fma(other, other, square)
         return e, (pair, some, total, shift, seen, mass, moment, negentropy, energy, rest, square)
 

@@ -22,8 +22,9 @@ from .cpu_row_output import BLOCK, KEPT, class_loaders, row_eraser, row_output
 from .cpu_row_scores import row_report
 from .jit import apart, inline, kernel, splice
 from .memory import fence, first, load, load_part, peek, peek_index, prefetch_to_write, prefetch_vector, store
+from .packed import higher_peak, no_peak, peak_values
 from .pairs import load_two, ramp_two, store_two
-from .reductions import count, hmax, hsum
+from .reductions import count, hmax, hsum, lane
 from .simd import Format, following, full, full_wide, maximum, narrow, ramp, select, wide
 from .tiles import hold
 
@@ -56,18 +57,48 @@ def block_maximum(X: Format, line: Any) -> Any:
 
 
 def vector_step(options: Options, device: SimpleNamespace) -> Any:
-    """Add one vector's classes to the sums, count what ranks before the target, and look at a vector ahead."""
+    """Add one vector's classes to the sums, and count what ranks before the target."""
     scored, step = options.result == "score", device.step
 
     @splice
-    def add(z: Any, y: Any, w: Any, ahead: Any, valid: Any, mark: Any, ref: Any, state: Any) -> Any:
-        (sums, peak, before), (hot, limit) = state, mark
+    def add(z: Any, y: Any, w: Any, valid: Any, mark: Any, frame: Any, state: Any) -> Any:
+        (sums, before), (hot, limit, aimed) = state, mark
         if scored:
             before += count(valid & (z >= limit))
-        e, sums = step(z, valid, hot, ref, y, w, sums)
-        return e, (sums, maximum(ahead, peak), before)
+        e, sums = step(z, valid, hot, aimed, frame, y, w, sums)
+        return e, (sums, before)
 
     return add
+
+
+@cache
+def peak_keeper(X: Format, line: Any, as_bits: bool) -> Any:
+    """The maximum of scale·x so far: none yet, raised by two vectors of classes, and read off.
+
+    A vector of it, and, `as_bits`, another of elements as they lie.
+    """
+
+    @splice
+    def none() -> Any:
+        return full(X, -math.inf), no_peak(X) if as_bits else 0
+
+    @splice
+    def higher(p: Any, k: Any, so_far: Any, curve: Any) -> Any:
+        peak, packed = so_far
+        if as_bits:
+            return peak, higher_peak(X, p, k, packed)
+        near, far = load_two(X, X, p, k)
+        return maximum(line(far, curve), maximum(line(near, curve), peak)), packed
+
+    @splice
+    def highest(so_far: Any) -> Any:
+        peak, packed = so_far
+        if as_bits:
+            near, far = peak_values(X, packed)
+            peak = maximum(near, maximum(far, peak))
+        return hmax(peak)
+
+    return none, higher, highest
 
 
 def block_vectors(options: Options, device: SimpleNamespace) -> Any:
@@ -83,20 +114,24 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
     kept, bent = options.kept, KEPT * R.itemsize if options.kept and options.transform == "softcap" else 0
     scored, both, both_soft = options.result == "score", replace(X, lanes=2 * lanes), replace(Y, lanes=2 * lanes)
     (load_pair, load_some), add = class_loaders(options, device.transform, X), vector_step(options, device)
+    _, raise_peak, _ = peak_keeper(X, line, options.packed)
 
     @splice
     def mark_of(numbers: Any, gap: Any, limits: Any) -> Any:
+        if not scored:
+            return first(X, 0), limits[0], False
         here = full(X, min(max(gap, -1), 2 * lanes))
-        return (numbers == here, select(numbers < here, limits[0], limits[1])) if scored else (first(X, 0), limits[0])
+        return numbers == here, select(numbers < here, limits[0], limits[1]), True
 
     @splice
-    def two(row: Any, onward: Any, k: Any, marks: Any, ref: Any, state: Any, curve: Any) -> Any:
+    def two(row: Any, onward: Any, k: Any, marks: Any, frame: Any, state: Any, curve: Any) -> Any:
         prefetch_vector(both, onward + k * size + AHEAD)
         if soft:
             prefetch_vector(both_soft, row[1] + k * soft_size + 2 * AHEAD)
-        (z, y, w), (near, far), every = load_pair(row, k, curve), load_two(X, X, onward, k), first(X, lanes)
-        e, state = add(z[0], y[0], w[0], line(near, curve), every, marks[0], ref, state)
-        f, (sums, peak, before) = add(z[1], y[1], w[1], line(far, curve), every, marks[1], ref, state)
+        (z, y, w), every, (sums, peak, before) = load_pair(row, k, curve), first(X, lanes), state
+        peak = raise_peak(onward, k, peak, curve)
+        e, state = add(z[0], y[0], w[0], every, marks[0], frame, (sums, before))
+        f, (sums, before) = add(z[1], y[1], w[1], every, marks[1], frame, state)
         if kept:
             store_two(X, R, row[3], k, e, f)
         if bent:
@@ -104,16 +139,17 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
         return pair(sums), peak, before
 
     @inline
-    def part(row: Any, onward: Any, k: Any, n: Any, gap: Any, limits: Any, ref: Any, state: Any, curve: Any) -> Any:
+    def part(row: Any, onward: Any, k: Any, n: Any, gap: Any, limits: Any, frame: Any, state: Any, curve: Any) -> Any:
         mask = first(X, n)
         z, y, w = load_some(row, k, mask, curve)
         z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
-        e, state = add(z, y, w, ahead, mask, mark_of(ramp(X), gap, limits), ref, state)
+        (sums, (peak, packed), before), marks = state, mark_of(ramp(X), gap, limits)
+        e, (sums, before) = add(z, y, w, mask, marks, frame, (sums, before))
         if kept:
             store(R, row[3], k, e)
         if bent:
             store(R, row[3] + bent, k, z)
-        return state
+        return sums, (maximum(ahead, peak), packed), before
 
     return mark_of, two, part
 
@@ -123,35 +159,50 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
 
     Also the maximum over as many classes `onward`.
     """
-    X, lanes, scored = options.logits, options.logits.lanes, options.result == "score"
-    (mark_of, two, part), fold = block_vectors(options, device), device.fold
+    X, R, lanes, scored = options.logits, options.real, options.logits.lanes, options.result == "score"
+    (mark_of, two, part), fold, origin, term = block_vectors(options, device), device.fold, device.origin, device.term
+    spared = scored and options.looked_up  # with fewer registers, another sum would cost more than an addition
+    binary, (no_peak_yet, _, highest) = options.binary, peak_keeper(X, device.line, options.packed)
 
     @inline
     def sums_of(row: Any, onward: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
-        zero, zeros, least, none = full(X, 0.0), full_wide(X, 0.0), full(X, -math.inf), first(X, 0)
+        zero, zeros, none = full(X, 0.0), full_wide(X, 0.0), first(X, 0)
         limits, numbers = (full(X, z_target), full(X, following(X, z_target))), ramp_two(X)
         sums = (full(X, -0.0), zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
-        state, k = (sums, least, 0), j
-        while k + 2 * lanes <= end:
-            pause, away = min(end, k + STRETCH), (none, limits[0] if k <= target else limits[1])
+        start = origin(ref)
+        frame = near = (ref,) + start  # noqa: RUF005
+        state, k, paired, others = (sums, no_peak_yet(), 0), j, end, zeros
+        if binary:  # two vectors are lowered by nothing
+            near = ref, narrow(R, 0.0), start[1], start[2]
+            if start[0] != 0.0:
+                paired = j
+        while k + 2 * lanes <= paired:
+            pause, away = min(paired, k + STRETCH), (none, limits[0] if k <= target else limits[1], not spared)
             if scored and k <= target < pause:
                 while k + 2 * lanes <= pause:
                     marks = mark_of(numbers[0], target - k, limits), mark_of(numbers[1], target - k, limits)
-                    state = two(row, onward, k, marks, ref, state, curve)
+                    state = two(row, onward, k, marks, near, state, curve)
                     k += 2 * lanes
-            while k + 2 * lanes <= pause:
-                state = two(row, onward, k, (away, away), ref, state, curve)
-                k += 2 * lanes
+            if k + 2 * lanes <= pause:
+                while k + 2 * lanes <= pause:
+                    state = two(row, onward, k, (away, away), near, state, curve)
+                    k += 2 * lanes
+                if spared:
+                    others = others + wide(state[0][1])
             state = fold(state[0]), state[1], state[2]
         while k < end:
-            state = part(row, onward, k, end - k, target - k, limits, ref, state, curve)
+            state = part(row, onward, k, end - k, target - k, limits, frame, state, curve)
             k += lanes
         sums, peak, before = state
         _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
-        real = hsum(total), wide(hsum(shift)), wide(hsum(seen))
-        scores = wide(hsum(energy)), wide(hsum(rest)), wide(hsum(square)), before
-        return hmax(peak), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
+        total, unit = hsum(total), 1.0
+        if binary:
+            fraction, power = term(full(X, ref - start[0]), start[2])
+            unit = wide(lane(fraction * power))
+        real = total / unit, wide(hsum(shift)), wide(hsum(seen))
+        scores = wide(hsum(energy)), hsum(others + wide(rest)), wide(hsum(square)), before
+        return highest(peak), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
 
     return sums_of
 

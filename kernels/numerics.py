@@ -156,26 +156,54 @@ def table_exponential(jit: Jit, ops: Any, real: Any, table_pow2: Any) -> Callabl
 
 
 @cache
-def summand(jit: Jit, ops: Any, real: Any, table_pow2: Any = None) -> Callable[..., Any]:
-    """e^t as a product of two, for the terms of a sum that has a term 1, and t >= LEAST.
+def summand(jit: Jit, ops: Any, real: Any, table_pow2: Any = None, *, binary: bool = False) -> Callable[..., Any]:
+    """e^t as a product of two, for the terms of a sum that has a term 1, and t >= LEAST; `raised` is that of `origin`.
 
     Within 3 ulp, and |t|/16 more for a small one; 1 times 1 at 0, and 0 at LEAST. With `table_pow2` as in
-    `table_exponential`.
+    `table_exponential`. A `binary` one is 2^(t·log2(e) - c), with the c of any `origin` and log2(e) as it is rounded:
+    |t|/4 more.
     """
     log2e, ln2, ln2_rest, single = real(LOG2E), real(LN2), real(LN2_REST[real]), real is np.float32
     fma, pow2 = ops.fma, table_pow2 or ops.pow2
-    raised = real((TABLE_MAGIC if table_pow2 else MAGIC)[real])
     coefficients = (EXP_LOOKED_UP_SUMMED if table_pow2 else EXP_SUMMED)[real]
+    if binary:
+        coefficients = tuple(c * LN2 ** (len(coefficients) - k) for k, c in enumerate(coefficients))
     power = polynomial(jit, ops, tuple(real(c) for c in (*coefficients, 1)))
 
     @jit
-    def factors(t: Any) -> Any:
+    def rest_of(t: Any, n: Any) -> Any:
+        if binary:
+            return fma(t, log2e, n)
+        return fma(n, ln2, t) if single else fma(n, ln2_rest, fma(n, ln2, t))
+
+    @jit
+    def factors(t: Any, raised: Any) -> Any:
         shifted = fma(t, log2e, raised)
         n = raised - shifted
-        r = fma(n, ln2, t) if single else fma(n, ln2_rest, fma(n, ln2, t))
-        return power(r), pow2(shifted)
+        return power(rest_of(t, n)), pow2(shifted)
 
     return factors
+
+
+@cache
+def origin(jit: Jit, ops: Any, real: Any, *, looked_up: bool, binary: bool) -> Callable[..., Any]:
+    """What makes e^(z - ref) of a `summand`: what z is lowered by, its least value then, and what raises it.
+
+    A `binary` one lowers nothing, unless ref is huge: what raises z·log2(e), exactly, is less by c, the multiple of the
+    summand's grain that is next to ref·log2(e). So ref has no term 1, but one that all the others may be divided by.
+    """
+    log2e, ln2, zero, least = real(LOG2E), real(LN2), real(0), real(LEAST[real])
+    raised = real((TABLE_MAGIC if looked_up else MAGIC)[real])
+    absolute, huge = ops.absolute, raised / real(8)
+
+    @jit
+    def start(ref: Any) -> Any:
+        if binary and absolute(ref) < huge:
+            lower = raised - ref * log2e
+            return zero, (raised - lower) * ln2 + least, lower
+        return ref, least, raised
+
+    return start
 
 
 @cache

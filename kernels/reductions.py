@@ -36,6 +36,12 @@ hmax = _reduction(lambda builder, a, b: builder.select(builder.fcmp_ordered(">",
 
 
 @intrinsic
+def lane(_typingctx: Any, vector: Any) -> Any:
+    """The first lane, where all are alike."""
+    return vector.scalar(vector), lambda context, builder, sig, args: builder.extract_element(args[0], I32(0))
+
+
+@intrinsic
 def least(_typingctx: Any, mask: Any, index: Any) -> Any:
     """The least int64 of the lanes where `mask` is set."""
 

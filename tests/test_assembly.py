@@ -25,8 +25,10 @@ PROCESSORS = {"znver4": ("zmm", 1), "haswell": ("ymm", 2)}
 KERNELS = {
     # kernel: what makes it, its options, and the most instructions of a hot loop for sixteen classes
     "loss": (make_rows, Options(F4, "loss", "hard"), {"znver4": 22, "haswell": 47}),
-    "bfloat16 loss": (make_rows, Options(BF, "loss", "hard"), {"znver4": 22, "haswell": 49}),
+    "bfloat16 loss": (make_rows, Options(BF, "loss", "hard"), {"znver4": 21, "haswell": 49}),
     "gradient": (make_rows, Options(F4, "loss", "hard", output="gradient"), {"znver4": 22, "haswell": 47}),
+    "long rows": (make_rows, Options(F4, "loss", "hard", binary=True), {"znver4": 20, "haswell": 43}),
+    "long rows of bfloat16": (make_rows, Options(BF, "loss", "hard", binary=True), {"znver4": 20, "haswell": 46}),
     "kept": (make_rows, Options(F4, "loss", "hard", output="gradient", kept=True), {"znver4": 24, "haswell": 53}),
     "scores": (make_rows, Options(F4, "score", "hard"), {"znver4": 32, "haswell": 76}),
     "softcap": (make_rows, CAPPED, {"haswell": 59}),

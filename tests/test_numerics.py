@@ -36,10 +36,10 @@ def arguments(real, rng):
     return np.concatenate([t[t > numerics.LEAST[real] + 1], -np.geomspace(1e-30, 1, 1000, dtype=real)])
 
 
-def ulps(got, t):
+def ulps(got, t, real=None):
     """How far off e^t."""
     want = np.exp(t.astype(np.longdouble))
-    return np.abs(got - want) / np.spacing(want.astype(t.dtype)).astype(np.longdouble)
+    return np.abs(got - want) / np.spacing(want.astype(real or t.dtype)).astype(np.longdouble)
 
 
 @pytest.mark.parametrize("real", [np.float32, np.float64])
@@ -65,17 +65,20 @@ class TestExponential:
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("registers", [1, 4])
 class TestSummand:
-    """e^t as a product of two."""
+    """e^(z - ref) as a product of two."""
 
-    def product(self, real, table, registers, t):
-        factors = numerics.summand(inline, simd, real, table)
+    def product(self, real, table, registers, z, *, binary=False, ref=0.0):
+        factors = numerics.summand(inline, simd, real, table, binary=binary)
+        origin = numerics.origin(inline, simd, real, looked_up=table is not None, binary=binary)
+        base = real(ref)
 
         @inline
-        def product(t):
-            a, b = factors(t)
+        def product(z):
+            away, least, raised = origin(base)
+            a, b = factors(simd.maximum(least, z - away), raised)
             return a * b
 
-        return each(product, real, registers, t)
+        return each(product, real, registers, z)
 
     def test_within_three_ulp(self, real, table, registers, rng):
         t = arguments(real, rng)
@@ -83,10 +86,25 @@ class TestSummand:
 
     def test_one_at_zero_and_nothing_at_the_least(self, real, table, registers):
         least = real(numerics.LEAST[real])
-        got = self.product(real, table, registers, np.array([0.0, -0.0, least, np.nan], real))
-        np.testing.assert_array_equal(got, [1, 1, 0, np.nan])
+        got = self.product(real, table, registers, np.array([0.0, -0.0, least, -np.inf, np.nan], real))
+        np.testing.assert_array_equal(got, [1, 1, 0, 0, np.nan])
 
     def test_nearly_nothing_near_the_least(self, real, table, registers):
         t = np.linspace(numerics.LEAST[real], numerics.LEAST[real] + 0.7, 1000, dtype=real)
         got = self.product(real, table, registers, t)
         assert np.all((got >= 0) & (got <= 2 * np.finfo(real).tiny))
+
+    @pytest.mark.parametrize("ref", [0.0, 0.7, -11.3, 1e3, -4.9e4, 4.9e4, 1e6, -1e30])
+    def test_binary_ones_divided_by_that_of_the_reference(self, real, table, registers, rng, ref):
+        ref = real(ref)
+        z = np.concatenate([[ref], ref + arguments(real, rng)])
+        t = z.astype(np.longdouble) - ref
+        got = self.product(real, table, registers, z, binary=True, ref=ref)
+        assert 0.7 < got[0] < 1.42
+        assert np.all(ulps(got.astype(np.longdouble) / got[0], t, real) <= 5 - t / 4)
+
+    @pytest.mark.parametrize("ref", [0.0, 0.7, -11.3, 1e3, -4.9e4, 4.9e4, 1e6])
+    def test_binary_ones_of_nothing(self, real, table, registers, ref):
+        z = np.array([-np.inf, np.float64(ref) - 2000, np.nan], real)
+        got = self.product(real, table, registers, z, binary=True, ref=ref)
+        np.testing.assert_array_equal(got, [0, 0, np.nan])

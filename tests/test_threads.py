@@ -41,13 +41,23 @@ def test_every_block_runs_once(count, n, block):
     assert (counts == 1).all()
 
 
-def test_blocks_are_those_of_the_shape_alone():
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize(("n", "block"), [(23, 5), (1000, 7), (100_000, 1)])
+def test_ranges_are_whole_blocks_and_hold_everything_once(count, n, block):
+    fl.set_num_threads(count)
     seen = []
-    for count in (1, 4):
-        fl.set_num_threads(count)
-        seen.clear()
-        run_blocks(lambda lo, hi: seen.append((lo, hi)) or -1, 23, 5)
-        assert sorted(seen) == [(0, 5), (5, 10), (10, 15), (15, 20), (20, 23)]
+    run_blocks(lambda lo, hi: seen.append((lo, hi)) or -1, n, block)
+    seen.sort()
+    assert all(lo % block == 0 and lo < hi <= lo + threads.MOST_BLOCKS * block for lo, hi in seen)
+    assert [lo for lo, _ in seen] == [0, *(hi for _, hi in seen[:-1])]
+    assert seen[-1][1] == n
+
+
+def test_the_last_ranges_are_single_blocks():
+    fl.set_num_threads(4)
+    sizes = []
+    run_blocks(lambda lo, hi: sizes.append((lo, hi - lo)) or -1, 256, 1)
+    assert [size for _, size in sorted(sizes)][-8:] == [1] * 8
 
 
 def test_a_single_block_stays_in_the_callers_thread():
@@ -72,7 +82,7 @@ def test_the_least_offence_wins(count):
 
     def run(lo, hi):
         time.sleep(0.001 * (10 - lo) if lo < 10 else 0)
-        return lo if lo in (3, 5, 40) else -1
+        return min({3, 5, 40} & set(range(lo, hi)), default=-1)
 
     for _ in range(10):
         assert run_blocks(run, 64, 1) == 3

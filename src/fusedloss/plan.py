@@ -137,7 +137,7 @@ def _staged(plan: Plan, sums: Array) -> Run:
     form, axis, x = problem.form, problem.axis, problem.x
     cuts = row_slabs(form, axis, x.shape, x.itemsize)
 
-    def run(number: int, _: int) -> int:
+    def fill(number: int) -> int:
         index, lo, hi = cuts.slab(number)
         place = across(index, form, axis)
         reads = {name: _native(array[place]) for name, array in problem.reads.items()}
@@ -156,7 +156,7 @@ def _staged(plan: Plan, sums: Array) -> Run:
             sums[number] = np.add.reduce(partial)
         return -1
 
-    return run
+    return lambda lo, hi: next((status for status in map(fill, range(lo, hi)) if status >= 0), -1)
 
 
 def _native(array: Array) -> Array:

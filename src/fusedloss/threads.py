@@ -3,12 +3,14 @@
 Handing work to ``concurrent.futures`` costs about 100 µs, more than many whole calls. Here the caller posts a job,
 wakes idle workers by a lock each, and draws blocks along with them. Kernels release the GIL, so blocks run in parallel.
 Any number of threads may post jobs at once; a worker that has finished one helps with the next that has blocks left.
+Whoever draws takes a share of what is left, since each comes back to Python, where one may have to wait for another.
 A caller leaves only when no worker runs a block of its job any more, since the blocks write to the caller's arrays.
 
-Linux may wake a worker on the very processor its caller keeps busy, and go on so while another one idles. A worker
-that finds itself there steps aside.
+Linux may wake a worker on the very processor its caller keeps busy, and leave it waiting there while another one idles.
+So a worker is kept off the processor of the caller that wakes it.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -18,18 +20,22 @@ from collections.abc import Callable
 from .options import positive_integer
 
 Run = Callable[[int, int], int]
+MOST_BLOCKS = 64
+"""That are drawn at once: an interrupt waits until they are done."""
 
 
 class _Job:
     """One call of ``run_blocks``: blocks to draw, and what came of them."""
 
-    __slots__ = ("_block", "_helpers", "_left", "_lock", "_next", "_run", "_stop", "_waiting", "error", "status")
+    __slots__ = (
+        "_block", "_helpers", "_left", "_lock", "_next", "_run", "_share", "_stop", "_waiting", "error", "status",
+    )  # fmt: skip
 
-    def __init__(self, run: Run, stop: int, block: int) -> None:
+    def __init__(self, run: Run, stop: int, block: int, threads: int) -> None:
         self.status = -1
         self.error: BaseException | None = None
         self._run, self._next, self._stop, self._block = run, 0, stop, block
-        self._helpers, self._waiting = 0, False
+        self._helpers, self._waiting, self._share = 0, False, 2 * threads * block
         self._lock, self._left = threading.Lock(), threading.Lock()
         self._left.acquire()
 
@@ -40,7 +46,8 @@ class _Job:
                 lo = self._next
                 if lo >= self._stop:
                     return
-                self._next = hi = min(lo + self._block, self._stop)
+                blocks = min(max((self._stop - lo) // self._share, 1), MOST_BLOCKS)
+                self._next = hi = min(lo + blocks * self._block, self._stop)
             status = self._run(lo, hi)
             if status >= 0:
                 with self._lock:
@@ -82,6 +89,27 @@ class _Job:
             raise interrupt
 
 
+class _Worker:
+    """A thread that waits to be woken, and the processor it is kept off."""
+
+    __slots__ = ("_off", "_thread", "wake")
+
+    def __init__(self) -> None:
+        """Stand for the calling thread."""
+        self.wake = threading.Lock()
+        self.wake.acquire()
+        self._thread, self._off = threading.get_native_id(), -1
+
+    def keep_off(self, processor: int) -> None:
+        """Let the thread run anywhere its caller may, but there; where processors have no numbers, -1, do nothing."""
+        if processor in (self._off, -1):
+            return
+        if others := os.sched_getaffinity(0) - {processor}:
+            with contextlib.suppress(OSError):  # where it may not be said, the system decides
+                os.sched_setaffinity(self._thread, others)
+        self._off = processor
+
+
 class _Pool:
     """Up to ``threads - 1`` daemon workers, started when first needed."""
 
@@ -89,7 +117,7 @@ class _Pool:
         self.threads = threads
         self._lock = threading.Lock()
         self._jobs: list[_Job] = []
-        self._idle: list[threading.Lock] = []
+        self._idle: list[_Worker] = []
         self._workers = 0
         self._retired = False
         self._caller_at = -1
@@ -103,8 +131,9 @@ class _Pool:
             del self._idle[-helpers:]
             started = min(helpers - len(woken), self.threads - 1 - self._workers)
             self._workers += started
-        for wake in woken:
-            wake.release()
+        for worker in woken:
+            worker.keep_off(self._caller_at)
+            worker.wake.release()
         for _ in range(started):
             self._start()
 
@@ -119,8 +148,8 @@ class _Pool:
         with self._lock:
             self._retired = True
             idle, self._idle = self._idle, []
-        for wake in idle:
-            wake.release()
+        for worker in idle:
+            worker.wake.release()
 
     def _start(self) -> None:
         try:
@@ -130,18 +159,17 @@ class _Pool:
                 self._workers -= 1
 
     def _serve(self) -> None:
-        wake = threading.Lock()
-        wake.acquire()
+        worker = _Worker()
+        worker.keep_off(self._caller_at)
         while True:
             with self._lock:
                 if self._retired:
                     return
                 job = self._jobs[0] if self._jobs else None
                 if job is None:
-                    self._idle.append(wake)
+                    self._idle.append(worker)
             if job is None:
-                wake.acquire()
-                _step_aside(self._caller_at)
+                worker.wake.acquire()
             else:
                 job.help()
                 self.withdraw(job)
@@ -157,16 +185,6 @@ def _processor_number() -> Callable[[], int]:
     return lambda: -1
 
 
-def _step_aside(caller_at: int) -> None:
-    """Move the calling thread to another processor than ``caller_at``, and bind it to none."""
-    if caller_at < 0 or _processor() != caller_at:
-        return
-    allowed = os.sched_getaffinity(0)
-    if others := allowed - {caller_at}:
-        os.sched_setaffinity(0, others)
-        os.sched_setaffinity(0, allowed)
-
-
 _processor = _processor_number()
 _pool: _Pool | None = None
 _guard = threading.Lock()
@@ -175,13 +193,14 @@ _guard = threading.Lock()
 def run_blocks(run: Run, n: int, block: int) -> int:
     """Call ``run(lo, hi)`` for the blocks of ``range(n)``, on as many threads as there are blocks and threads for.
 
-    Returns the least status that is not negative, or -1. A single block runs in the caller's thread.
+    A range holds whole blocks, but for the last of them. Returns the least status that is not negative, or -1. A single
+    block runs in the caller's thread.
     """
     if n <= block:
         return run(0, n) if n else -1
     pool = _pool or _replace(None)
-    job = _Job(run, n, block)
     helpers = min(pool.threads, -(-n // block)) - 1
+    job = _Job(run, n, block, helpers + 1)
     try:
         if helpers:
             pool.post(job, helpers)
