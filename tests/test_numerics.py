@@ -94,7 +94,7 @@ class TestSummand:
         got = self.product(real, table, registers, t)
         assert np.all((got >= 0) & (got <= 2 * np.finfo(real).tiny))
 
-    @pytest.mark.parametrize("ref", [0.0, 0.7, -11.3, 1e3, -4.9e4, 4.9e4, 1e6, -1e30])
+    @pytest.mark.parametrize("ref", [0.7, -4.9e4, 1e30])
     def test_binary_ones_divided_by_that_of_the_reference(self, real, table, registers, rng, ref):
         ref = real(ref)
         z = np.concatenate([[ref], ref + arguments(real, rng)])
@@ -103,7 +103,7 @@ class TestSummand:
         assert 0.7 < got[0] < 1.42
         assert np.all(ulps(got.astype(np.longdouble) / got[0], t, real) <= 5 - t / 4)
 
-    @pytest.mark.parametrize("ref", [0.0, 0.7, -11.3, 1e3, -4.9e4, 4.9e4, 1e6])
+    @pytest.mark.parametrize("ref", [-11.3, 4.9e4, 1e6])
     def test_binary_ones_of_nothing(self, real, table, registers, ref):
         z = np.array([-np.inf, np.float64(ref) - 2000, np.nan], real)
         got = self.product(real, table, registers, z, binary=True, ref=ref)

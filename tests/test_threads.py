@@ -88,6 +88,25 @@ def test_the_least_offence_wins(count):
         assert run_blocks(run, 64, 1) == 3
 
 
+@pytest.mark.skipif(threads._processor() < 0, reason="processors have no numbers, or there is one")
+def test_a_worker_is_kept_off_the_callers_processor():
+    fl.set_num_threads(2)
+    barrier, allowed = threading.Barrier(2, timeout=10), {}
+
+    def run(lo, hi):
+        allowed[threading.get_native_id()] = os.sched_getaffinity(0)
+        barrier.wait()
+        return -1
+
+    for _ in range(3):
+        assert run_blocks(run, 2, 1) == -1
+    everywhere = allowed.pop(threading.get_native_id())
+    (elsewhere,) = allowed.values()
+    assert everywhere == os.sched_getaffinity(0)
+    assert len(everywhere - elsewhere) == 1
+    assert elsewhere < everywhere
+
+
 def test_an_error_of_a_worker_reaches_the_caller():
     caller = threading.get_ident()
     both = threading.Barrier(2, timeout=10)

@@ -17,7 +17,7 @@ from .arrays import Array
 from .backends import resolve
 from .check import Problem, is_target_offence, offence
 from .layout import Layout, Shape, across, contiguous_form, count_units, kind_of, layout, row_slabs
-from .threads import Run, run_blocks
+from .threads import MOST_BLOCKS, Run, run_blocks
 
 Bind = Callable[..., Run]
 Kernel = Callable[[Any], Bind]
@@ -104,7 +104,8 @@ def attempt(plan: Plan) -> tuple[int, Any]:
         status = run_blocks(_staged(plan, sums), units, block)
     else:
         kernel, sums = _bind(plan, plan.problem.reads, plan.writes, plan.rows, plan.layout)
-        status = run_blocks(kernel, units, block)
+        # rows whose elements lie among each other's are best worked on side by side
+        status = run_blocks(kernel, units, block, 1 if len(normal) == 3 and normal[2] > 1 else MOST_BLOCKS)
         if plan.keep is not None and units <= block:
             plan.keep(kernel)
     if plan.partial is None:

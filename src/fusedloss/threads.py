@@ -28,14 +28,16 @@ class _Job:
     """One call of ``run_blocks``: blocks to draw, and what came of them."""
 
     __slots__ = (
-        "_block", "_helpers", "_left", "_lock", "_next", "_run", "_share", "_stop", "_waiting", "error", "status",
+        "_block", "_helpers", "_left", "_lock", "_most", "_next", "_run", "_share", "_stop", "_waiting", "error",
+        "status",
     )  # fmt: skip
 
-    def __init__(self, run: Run, stop: int, block: int, threads: int) -> None:
+    def __init__(self, run: Run, stop: int, block: int, most: int, threads: int) -> None:
         self.status = -1
         self.error: BaseException | None = None
         self._run, self._next, self._stop, self._block = run, 0, stop, block
-        self._helpers, self._waiting, self._share = 0, False, 2 * threads * block
+        self._helpers, self._waiting = 0, False
+        self._most, self._share = most, 2 * threads * block
         self._lock, self._left = threading.Lock(), threading.Lock()
         self._left.acquire()
 
@@ -46,7 +48,7 @@ class _Job:
                 lo = self._next
                 if lo >= self._stop:
                     return
-                blocks = min(max((self._stop - lo) // self._share, 1), MOST_BLOCKS)
+                blocks = min(max((self._stop - lo) // self._share, 1), self._most)
                 self._next = hi = min(lo + blocks * self._block, self._stop)
             status = self._run(lo, hi)
             if status >= 0:
@@ -190,17 +192,17 @@ _pool: _Pool | None = None
 _guard = threading.Lock()
 
 
-def run_blocks(run: Run, n: int, block: int) -> int:
+def run_blocks(run: Run, n: int, block: int, most: int = MOST_BLOCKS) -> int:
     """Call ``run(lo, hi)`` for the blocks of ``range(n)``, on as many threads as there are blocks and threads for.
 
-    A range holds whole blocks, but for the last of them. Returns the least status that is not negative, or -1. A single
-    block runs in the caller's thread.
+    A range holds whole blocks, `most` of them, but for the last of all. Returns the least status that is not negative,
+    or -1. A single block runs in the caller's thread.
     """
     if n <= block:
         return run(0, n) if n else -1
     pool = _pool or _replace(None)
     helpers = min(pool.threads, -(-n // block)) - 1
-    job = _Job(run, n, block, helpers + 1)
+    job = _Job(run, n, block, most, helpers + 1)
     try:
         if helpers:
             pool.post(job, helpers)
