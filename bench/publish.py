@@ -25,8 +25,12 @@ class Part(NamedTuple):
     table: Callable[[Any], str]
 
 
+TARGETS = (
+    "Ratios of times of one run. ✓ reaches the least, ✓✓ the aim; what holds back the others is told in "
+    "[docs/performance.md](../../docs/performance.md)."
+)
 PARTS = {
-    "targets": Part("Targets", "Ratios of times of one run. ✓ reaches the least, ✓✓ the aim.", tables.targets),
+    "targets": Part("Targets", TARGETS, tables.explained),
     "memory": Part("Peak memory", "Above the inputs, in units of the logits, {shape} {dtype}.", tables.memory),
     "scaling": Part("Threads", "A call's time, and how many times faster than with one thread.", tables.scaling),
     "cold": Part("Cold starts", "In a fresh process: importing, the first call on 128 × 1000, the next.", tables.cold),

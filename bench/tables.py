@@ -6,6 +6,8 @@ from typing import Any
 from fusedloss.bench.cases import CASES, LOSSES
 from fusedloss.bench.peers import OURS
 
+from .limits import limit
+
 COMPARED = ("torch", "torch.compile", "jax", "tensorflow", "numpy")
 Row = dict[str, Any]
 MET = {"aim": "✓✓", "least": "✓", "no": "▼"}
@@ -87,6 +89,14 @@ def targets(results: Iterable[Row]) -> str:
     """What was aimed at, and what was reached."""
     lines = [[it["target"], it["what"], f"{round(it['least'], 2):g}", f"{it['aim']:g}", reached(it)] for it in results]
     return markdown(["ratio", "of", "at least", "aim", "reached"], lines, 2)
+
+
+def explained(results: Iterable[Row]) -> str:
+    """What was aimed at on the CPU, what was reached, and what holds back what was not."""
+    results = list(results)
+    head, rule, *lines = targets(results).splitlines()
+    told = (f"{line} {limit(it)} |" for line, it in zip(lines, results, strict=True))
+    return "\n".join((f"{head} held back by |", f"{rule} --- |", *told))
 
 
 def card(results: Iterable[Row]) -> str:

@@ -13,6 +13,7 @@ import pytest
 import fusedloss as fl
 from bench import cold, publish, record, scaling, selection, tables, targets
 from bench.chart import chart
+from bench.limits import limit
 from fusedloss.bench import machine, suite
 from fusedloss.bench.cases import Task
 from fusedloss.bench.inputs import Inputs
@@ -162,6 +163,13 @@ class TestTargets:
         row = targets.Aim("t", "w", 1.0, 3.0, ("a", "b") if reached < 2 else ("b",), "c", 0.5)
         (told,) = targets.measured(targets.Group([row], {}), 1)
         assert (told["reached"], told["met"]) == (pytest.approx(reached), met)
+
+    def test_what_holds_a_row_back_is_told(self):
+        page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+        for aim in (aim for group in targets.groups() for aim in group.aims):
+            row = aim._asdict()
+            assert f"- **{limit(row | {'met': 'no'}).capitalize()}.** " in page
+            assert limit(row | {"met": "least"}) == ""
 
 
 class TestScaling:
