@@ -18,17 +18,18 @@ AHEAD = 8192  # how far, in bytes, a line is asked for ahead of its use
 
 @kernel("read")
 def read(x: Any, sums: Any, block: Any, lo: Any, hi: Any) -> Any:
-    """Read bytes ``lo … hi-1`` from the address `x`, whole turns of them; write their sum to ``sums[lo // block]``."""
-    a = full(COPY, 0.0)
-    b, c, d = a, a, a
-    for at in range(x + lo, x + hi, TURN):
-        for line in range(4):
-            prefetch(at + AHEAD + LINE * line)
-        a = a + load(READ, at, 0)
-        b = b + load(READ, at, 16)
-        c = c + load(READ, at, 32)
-        d = d + load(READ, at, 48)
-    sums[lo // block] = hsum((a + b) + (c + d))
+    """Read bytes ``lo … hi-1`` from the address `x`, whole turns of them; write the sum of each block to `sums`."""
+    for start in range(lo, hi, block):
+        a = full(COPY, 0.0)
+        b, c, d = a, a, a
+        for at in range(x + start, x + min(start + block, hi), TURN):
+            for line in range(4):
+                prefetch(at + AHEAD + LINE * line)
+            a = a + load(READ, at, 0)
+            b = b + load(READ, at, 16)
+            c = c + load(READ, at, 32)
+            d = d + load(READ, at, 48)
+        sums[start // block] = hsum((a + b) + (c + d))
     return -1
 
 
