@@ -26,8 +26,8 @@ class Part(NamedTuple):
 
 
 TARGETS = (
-    "Ratios of times of one run. ✓ reaches the least, ✓✓ the aim; what holds back the others is told in "
-    "[docs/performance.md](../../docs/performance.md)."
+    "Ratios of times of one run. ✓ reaches the least, ✓✓ the aim; `docs/performance.md` says more of what holds back "
+    "the others."
 )
 PARTS = {
     "targets": Part("Targets", TARGETS, tables.explained),

@@ -30,7 +30,7 @@ def _held(fmt: FormatType) -> Any:
 
 @intrinsic
 def no_peak(_typingctx: Any, fmt: Any) -> Any:
-    """Bits of -inf that anything replaces."""
+    """Bits that anything replaces; as a value they are NaN, which maxima pass over."""
     held = _held(fmt)
 
     def codegen(_context: Any, builder: Any, _sig: Any, _args: Any) -> Any:
