@@ -9,8 +9,9 @@ LIMITS = {
     r"^16 bits|^variant|^binary": "arithmetic",
     r"^class axis": "class axis",
     r"threads / 1": "threads",
-    r"^(torch|jax|fastest compiler)": "compilers",
     r"one call": "calls",
+    r"^(torch\.compile|jax|fastest compiler)": "compilers",
+    r"^torch": "rows",
     r"/ (read|copy)$|^cross_entropy|^value_and_grad": "waiting",
 }
 """By patterns of a row's text, of which the first that is found tells."""
