@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import cuda, dlpack
+from . import blocks, cuda, dlpack
 from .cuda.arrays import CardArray
 from .errors import DeviceError, DTypeError, FusedLossError, ShapeError
 
@@ -225,6 +225,8 @@ def empty(shape: Shape, dtype: np.dtype[Any], like: Any = None) -> Any:
     size = math.prod(shape) * dtype.itemsize
     if size < _LARGE:
         return np.empty(shape, dtype)
+    if size >= blocks.LEAST:
+        return blocks.take(size).view(dtype).reshape(shape)
     block = np.empty(size + _LINE, np.uint8)
     start = -block.ctypes.data % _LINE
     return block[start : start + size].view(dtype).reshape(shape)

@@ -35,7 +35,7 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None, keep: Calla
         del fixed["grad"]
         writes["grad"] = empty(x.shape, x.dtype) if out is None else output(problem, out, x.shape, x.dtype)
     if by_row or none:
-        loss = np.empty(x.size // x.shape[problem.axis] if by_row else x.shape, problem.dtype)
+        loss = empty((x.size // x.shape[problem.axis],) if by_row else x.shape, problem.dtype)
     if summed:
         total, rows = run(plan(problem, named(problem.kernel), writes, {"loss": loss}, fixed, (2,), keep=keep))
         value = _quotient(problem.dtype, float(total), float(rows) if counted else divisor)
