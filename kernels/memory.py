@@ -81,6 +81,14 @@ def _to_bfloat16(builder: Any, value: Any, flushed: bool) -> Any:
     return builder.trunc(builder.lshr(kept, of(16)), half)
 
 
+def store_past(builder: Any, fmt: Format, value: Any, pointer: Any) -> None:
+    """Write what lies as in memory past the caches, to an address that is a multiple of its size."""
+    if fmt.code == "bf" and processor_has("avx512bf16"):  # what LLVM knows for its bfloat it would write to the caches
+        value = builder.asm(ir.FunctionType(value.type, [value.type]), "", "=v,0", [value], False)
+    written = builder.store(value, pointer, align=fmt.itemsize * value.type.count)
+    written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+
+
 # ---- vectors ---------------------------------------------------------------------------------------------------------
 
 
@@ -113,9 +121,7 @@ def stream(_typingctx: Any, fmt: Any, address: Any, index: Any, value: Any) -> A
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         pointer = pointer_to(builder, fmt, args[1], args[2], fmt.memory)
-        size = fmt.format.itemsize * fmt.format.lanes
-        written = builder.store(to_memory(builder, fmt.format, args[3]), pointer, align=size)
-        written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        store_past(builder, fmt.format, to_memory(builder, fmt.format, args[3]), pointer)
         return context.get_dummy_value()
 
     return types.void(fmt, types.int64, types.int64, fmt.vector), codegen

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .memory import LINE, number, pointer_to, to_memory, to_real
+from .memory import number, pointer_to, store_past, to_memory, to_real
 from .simd import I32, I64, Format, FormatType, picks
 
 
@@ -48,9 +48,8 @@ def load_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any) ->
 
 def _joined(builder: Any, order: FormatType, fmt: FormatType, first: Any, second: Any) -> Any:
     """Two vectors in the order of `load_two`, as they lie in memory: converted first, since that halves what moves."""
-    numbers = _order(order.format)
-    value = to_memory(builder, fmt.format, builder.shuffle_vector(first, second, picks(range(len(numbers)))))
-    return builder.shuffle_vector(value, value, picks([numbers.index(k) for k in range(len(numbers))]))
+    numbers, halves = _order(order.format), [to_memory(builder, fmt.format, each) for each in (first, second)]
+    return builder.shuffle_vector(*halves, picks([numbers.index(k) for k in range(len(numbers))]))
 
 
 @intrinsic
@@ -67,12 +66,11 @@ def store_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any, f
 
 @intrinsic
 def stream_two(_typingctx: Any, order: Any, fmt: Any, address: Any, index: Any, first: Any, second: Any) -> Any:
-    """Write two vectors as `store_two` does, past the caches; the element must begin a cache line."""
+    """Write two vectors as `store_two` does, past the caches; the element must lie on a multiple of their size."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         value = _joined(builder, order, fmt, *args[4:])
-        written = builder.store(value, pointer_to(builder, fmt, args[2], args[3], value.type), align=LINE)
-        written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        store_past(builder, fmt.format, value, pointer_to(builder, fmt, args[2], args[3], value.type))
         return context.get_dummy_value()
 
     return types.void(order, fmt, types.int64, types.int64, fmt.vector, fmt.vector), codegen

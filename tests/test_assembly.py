@@ -79,3 +79,19 @@ def test_hot_loops_fill_the_widest_registers_and_stay_short(name, processor):
     assert not [line for line in hot if line.startswith("call")]
     arithmetic = [line for line in hot if re.match(r"v(fn?m(add|sub)|mul|add|sub|max)\w*p[sd]", line)]
     assert all(register in line for line in arithmetic)
+
+
+STREAMED = {
+    "gradient": lambda f: (make_rows, Options(f, "loss", "hard", output="gradient", streamed=True), {}),
+    "kept": lambda f: (make_rows, Options(f, "loss", "hard", output="gradient", streamed=True, kept=True), {}),
+    "elements": lambda f: (make_elements, ElementOptions("sigmoid", f, (("x", f), ("out", f)), streamed=True), {}),
+}
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="reads x86-64 instructions")
+@pytest.mark.parametrize(("fmt", "register"), [(F4, "zmm"), (BF, "[yz]mm")], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", STREAMED)
+def test_large_outputs_are_written_past_the_caches(monkeypatch, name, fmt, register):
+    monkeypatch.setitem(KERNELS, "streamed", STREAMED[name](replace(fmt, flushed=True)))
+    loops = innermost_loops(assembly("streamed", "znver4"))
+    assert [line for loop in loops for line in loop if re.match(rf"vmovnt\w+\s+%{register}", line)]
