@@ -4,12 +4,13 @@ import re
 from typing import Any
 
 LIMITS = {
-    r"into a new array|^(torch|jax).* gradient$": "new arrays",
+    r"into a new array": "new arrays",
     r"^evaluate": "rows",
     r"^16 bits|^variant|^binary": "arithmetic",
     r"^class axis": "class axis",
     r"threads / 1": "threads",
     r"one call": "calls",
+    r"65536x\d+ (gradient|buffer)$": "rows",
     r"^(torch\.compile|jax|fastest compiler)": "compilers",
     r"^torch": "rows",
     r"/ (read|copy)$|^cross_entropy|^value_and_grad": "waiting",

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fusedloss import blocks
 from fusedloss.bench.cases import CASES, Task, shape_text
 from fusedloss.bench.inputs import Inputs
 from fusedloss.bench.machine import about
@@ -31,6 +32,7 @@ def measured(task: Task, who: str) -> dict[str, Any]:
         contender.setup()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # or memory that the first call freed would serve the second unseen
+    blocks.drop()
     REFERENCES.write_text("5")  # the peak begins anew: man 5 proc
     before = _status("VmRSS")
     result = contender.call()

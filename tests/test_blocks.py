@@ -22,9 +22,9 @@ ROWS, CLASSES = 1 << 13, 1 << 10  # in float32 as large as a block must be to be
 
 @pytest.fixture(autouse=True)
 def _nothing_kept():
-    blocks._kept.clear()
+    blocks.drop()
     yield
-    blocks._kept.clear()
+    blocks.drop()
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,11 @@ def take(size: int) -> npt.NDArray[np.uint8]:
     return np.empty(size, np.uint8) if memory is None else np.asarray(_Lease(memory))[:size]
 
 
+def drop() -> None:
+    """Return the block that is kept to the system."""
+    _kept.clear()
+
+
 def _kept_for(size: int) -> mmap.mmap | None:
     """Take the block that is kept, where no more than a fifth of it would lie idle."""
     with suppress(IndexError):
