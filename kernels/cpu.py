@@ -22,7 +22,7 @@ from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
 from .cpu_parts import Options
 from .cpu_probs import make_probs
-from .cpu_row_output import BLOCK
+from .cpu_row_classes import BLOCK
 from .cpu_rows import make_rows
 from .element_parts import settings_of
 from .jit import processor_has
@@ -116,7 +116,7 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     in_rows, turned = side_by_side and classes > FEW_CLASSES, side_by_side and inner == 1
     gathered = not (in_rows or turned) and (not _dense(2, x, target, out) or inner < fmt.lanes)
     bundle, tile = _abreast(fmt, BUNDLE), outer if turned else inner
-    if (in_rows and flags.transform == "softcap") or not (in_rows or gathered or tile < bundle.lanes):
+    if not (in_rows or gathered or tile < bundle.lanes):
         fmt = bundle
     aimed = target or flags.result == "score"  # scores without a target are those of masked rows
     options = Options(

@@ -44,6 +44,11 @@ class Options:
         return Format(self.logits.real, self.logits.lanes, self.logits.real)
 
     @property
+    def bent(self) -> bool:
+        """Row kernels: whether a block's logits are bent before they are worked on."""
+        return self.transform == "softcap"
+
+    @property
     def packed(self) -> bool:
         """Whether maxima are found of 16 bits as they lie: where registers are wide and many, and nothing scales."""
         return self.looked_up and self.logits.itemsize == 2 and not self.transform

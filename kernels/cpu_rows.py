@@ -18,7 +18,8 @@ import numpy as np
 
 from .cpu_finish import SUMS, loss_tally, shelf, tile_format, tile_results
 from .cpu_parts import Options, arguments, device_functions
-from .cpu_row_output import BLOCK, KEPT, class_loaders, row_eraser, row_output
+from .cpu_row_classes import BLOCK, class_loaders, kept_columns, row_bender
+from .cpu_row_output import row_eraser, row_output
 from .cpu_row_scores import row_report
 from .jit import apart, inline, kernel, splice
 from .memory import fence, first, load, load_part, peek, peek_index, prefetch_to_write, prefetch_vector, store
@@ -106,14 +107,14 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
 
     `onward` is an address such that class j there is the first whose maximum is looked for. A tie ranks before a target
     `gap` classes on if it comes before it: `limits` are the least logits that do, before and after the target. A mark
-    is the lane of a scored target and each lane's limit. Exponentials that are kept for the output, and logits that
-    have been bent, go to a row's last place.
+    is the lane of a scored target and each lane's limit. Exponentials that are kept for the output go to a row's last
+    place.
     """
     X, Y, R, soft = options.logits, options.soft or options.logits, options.real, options.target == "soft"
     lanes, size, soft_size, line, pair = X.lanes, X.itemsize, Y.itemsize, device.line, device.pair
-    kept, bent = options.kept, KEPT * R.itemsize if options.kept and options.transform == "softcap" else 0
+    kept, order = options.kept, R if options.bent else X
     scored, both, both_soft = options.result == "score", replace(X, lanes=2 * lanes), replace(Y, lanes=2 * lanes)
-    (load_pair, load_some), add = class_loaders(options, device.transform, X), vector_step(options, device)
+    (load_pair, load_some), add = class_loaders(options, device, order), vector_step(options, device)
     _, raise_peak, _ = peak_keeper(X, line, options.packed)
 
     @splice
@@ -133,9 +134,7 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
         e, state = add(z[0], y[0], w[0], every, marks[0], frame, (sums, before))
         f, (sums, before) = add(z[1], y[1], w[1], every, marks[1], frame, state)
         if kept:
-            store_two(X, R, row[3], k, e, f)
-        if bent:
-            store_two(X, R, row[3] + bent, k, z[0], z[1])
+            store_two(order, R, row[3], k, e, f)
         return pair(sums), peak, before
 
     @inline
@@ -147,8 +146,6 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
         e, (sums, before) = add(z, y, w, mask, marks, frame, (sums, before))
         if kept:
             store(R, row[3], k, e)
-        if bent:
-            store(R, row[3] + bent, k, z)
         return sums, (maximum(ahead, peak), packed), before
 
     return mark_of, two, part
@@ -163,12 +160,13 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     (mark_of, two, part), fold, origin, term = block_vectors(options, device), device.fold, device.origin, device.term
     spared = scored and options.looked_up  # with fewer registers, another sum would cost more than an addition
     binary, (no_peak_yet, _, highest) = options.binary, peak_keeper(X, device.line, options.packed)
+    order = R if options.bent else X
 
     @inline
     def sums_of(row: Any, onward: Any, j: Any, end: Any, ref: Any, target: Any, z_target: Any, curve: Any) -> Any:
         apart()
         zero, zeros, none = full(X, 0.0), full_wide(X, 0.0), first(X, 0)
-        limits, numbers = (full(X, z_target), full(X, following(X, z_target))), ramp_two(X)
+        limits, numbers = (full(X, z_target), full(X, following(X, z_target))), ramp_two(order)
         sums = (full(X, -0.0), zero, zeros, zero, zero, zeros, zeros, zeros, zero, zero, zero)
         start = origin(ref)
         frame = near = (ref,) + start  # noqa: RUF005
@@ -214,6 +212,7 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
     """
     R, size, hard = options.real, options.logits.itemsize, options.target == "hard"
     sums_of, rescale, bend = block_sums(options, device), device.rescale, device.bend
+    of_block = row_bender(options, device)
 
     @splice
     def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
@@ -232,7 +231,8 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
             onward = following - j * size
             if end < classes:  # as many classes, to the end of the row at most
                 onward = row[0] + (min(end, classes - (end - j)) - j) * size
-            peak, block, exact, scores = sums_of(row, onward, j, end, base, target, z_target, curve)
+            source = of_block(row, onward, j, end, True, curve)
+            peak, block, exact, scores = sums_of(source, onward, j, end, base, target, z_target, curve)
             if hard and j <= target < end and target_mass != 0.0:  # as a one-hot target adds up, to the bit
                 exact = target_mass, target_mass * (wide(z_target) - wide(base)), 0.0
             total, shift, seen = total + block[0], shift + block[1], seen + block[2]
@@ -281,7 +281,7 @@ def make_rows(options: Options) -> Any:
     expect, results = tile_results(options, device, Format(R.code, W.lanes, R.code))
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
     size = options.logits.itemsize
-    columns = (KEPT // R.lanes if options.kept else 1) * (2 if options.transform == "softcap" else 1)
+    columns = kept_columns(options)
     add_up = loss_tally(R, hard)
 
     @kernel(options)

@@ -47,7 +47,7 @@ def kept_value(options: Any, jit: Jit, ops: Any, real: Any) -> Any:
     gradient, hard = options.output == "gradient", options.target == "hard"
     soft, weighted, smoothed = options.target == "soft", options.weighted, options.smoothed
     capped = options.transform == "softcap"
-    select, absolute, zero, one, infinite = ops.select, ops.absolute, real(0), real(1), real(math.inf)
+    select, maximum, fma, zero, one = ops.select, ops.maximum, ops.fma, real(0), real(1)
 
     @jit
     def value(e: Any, z: Any, y: Any, w: Any, hot: Any, factors: Any, curve: Any) -> Any:
@@ -62,7 +62,7 @@ def kept_value(options: Any, jit: Jit, ops: Any, real: Any) -> Any:
                 g = g - (w * uniform if weighted else uniform)
             if capped:
                 ratio = z * curve[2]
-                g = g * select(absolute(z) == infinite, zero, one - ratio * ratio)
+                g = g * maximum(zero, fma(-ratio, ratio, one))  # 0 at infinities
         return g
 
     return value

@@ -18,7 +18,7 @@ from numba.core.caching import NullCache
 
 F4, BF, WIDE, PAIR = Format("f4", 16, "f4"), Format("bf", 16, "f4"), Format("f4", 64, "f4"), Format("f4", 32, "f4")
 BINARY, BINARY_PAIR = (ElementOptions("binary_cross_entropy", f, (("x", f), ("target", f))) for f in (F4, PAIR))
-CAPPED, CAPPED_WIDE = (Options(f, "loss", "hard", transform="softcap") for f in (F4, WIDE))
+CAPPED = Options(F4, "loss", "hard", transform="softcap")
 FEW, FEW_WIDE = (Options(f, "loss", "hard", held=True, turned=True) for f in (F4, WIDE))
 GRADIENT, FLUSHED = Options(F4, "loss", "hard", output="gradient", streamed=True), replace(BF, flushed=True)
 SIGMOID = ElementOptions("sigmoid", FLUSHED, (("x", FLUSHED), ("out", FLUSHED)), streamed=True)
@@ -34,8 +34,8 @@ KERNELS = {
     "kept": (make_rows, replace(GRADIENT, kept=True), {"znver4": 24, "haswell": 53}),
     "bfloat16 kept": (make_rows, replace(GRADIENT, kept=True, logits=FLUSHED), {"znver4": 24}),
     "scores": (make_rows, Options(F4, "score", "hard"), {"znver4": 32, "haswell": 76}),
-    "softcap": (make_rows, CAPPED, {"haswell": 59}),
-    "softcap, four side by side": (make_rows, CAPPED_WIDE, {"znver4": 27}),
+    "softcap, bending": (make_rows, CAPPED, {"znver4": 29, "haswell": 66}),
+    "softcap, summing": (make_rows, CAPPED, {"znver4": 22, "haswell": 48}),
     "few classes": (make_lanes, FEW, {"haswell": 42}),
     "few classes, four side by side": (make_lanes, FEW_WIDE, {"znver4": 18}),
     "binary": (make_elements, BINARY, {"haswell": 128}),
@@ -78,8 +78,10 @@ def exponentials(loop):
 def test_hot_loops_fill_the_widest_registers_and_stay_short(name, processor):
     (register, parts), most = PROCESSORS[processor], KERNELS[name][2][processor]
     loops = list(innermost_loops(assembly(name, processor)))
-    summing = [loop for loop in loops if exponentials(loop) >= parts]
-    count, hot = min((len(loop) * parts / exponentials(loop), loop) for loop in summing)
+    working = [loop for loop in loops if exponentials(loop) >= parts]
+    if KERNELS[name][1] is CAPPED:  # one loop bends a block's logits, which takes divisions, and one adds them up
+        working = [loop for loop in working if any("vdiv" in line for line in loop) == name.endswith("bending")]
+    count, hot = min((len(loop) * parts / exponentials(loop), loop) for loop in working)
     assert count <= most, f"{count} instructions for sixteen classes"
     assert not [line for line in hot if line.startswith("call")]
     arithmetic = [line for line in hot if re.match(r"v(fn?m(add|sub)|mul|add|sub|max)\w*p[sd]", line)]
