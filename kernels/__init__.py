@@ -21,8 +21,8 @@ Normal form of the row kernels
     0 and its gradient row is zeros. ``grad_scale`` multiplies every gradient.
     For arrays in host memory, ``sums``, float64 of shape (blocks, 2), may be given: ``run(lo, hi)`` then fills
     ``sums[lo // block]`` for each block of ``block`` rows with Σ loss and the number of rows whose hard target is not
-    ``ignore_index``. Without weights ``run`` may then have ``run.again(x, target, loss, grad, sums, grad_scale)``: the
-    same at once, for all rows of other arrays of the same forms.
+    ``ignore_index``. Without weights ``run`` may then have ``run.again(x, target, loss, grad, sums, grad_scale)``:
+    ``run`` for other arrays of the same forms.
 
 ::
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import SEGMENT, cpu_elements, cpu_parts, cpu_probs, cpu_tally
-from .calls import CALL, Array, Run, address, bound, pack, place
+from .calls import CALL, Array, Run, address, bound, pack
 from .cpu_elements import ElementOptions, make_elements
 from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
@@ -157,10 +157,9 @@ def _over_classes(
     if sums is not None and class_weight is None and sample_weight is None:
         smoothing, z_loss, scale, cap, _, total = reals
 
-        def again(x: Array, target: Array, loss: Array, grad: Array | None, sums: Array, grad_scale: float) -> int:
+        def again(x: Array, target: Array, loss: Array, grad: Array | None, sums: Array, grad_scale: float) -> Run:
             of_these = smoothing, z_loss, scale, cap, grad_scale * scale, total
-            call = packed(x, target, grad, loss, sums, of_these)
-            return kernel(place(call), 0, loss.size)
+            return bound(kernel, packed(x, target, grad, loss, sums, of_these), x, target, grad, loss, sums)
 
         run.again = again  # type: ignore[attr-defined]
     return run

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fusedloss as fl
-from fusedloss import backends
+from fusedloss import backends, layout, repeats
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest has a core: PyTorch's threads would spin for another
 gc.set_threshold(50_000)  # compiling makes so many objects that a fifth of its time goes into looking for cycles
@@ -57,6 +57,26 @@ def _threads_as_they_were() -> Iterator[None]:
     fl.set_num_threads(before)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture
+def every_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let calls wake threads for however little there is to do."""
+
+    def forget() -> None:
+        layout.layout.cache_clear()
+        repeats._decided.clear()
+
+    monkeypatch.setattr(layout, "_THREAD_BYTES", 1)
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def small_blocks(every_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let blocks be of a few rows, so that small arrays are cut as large ones are."""
+    monkeypatch.setattr(layout, "_BLOCK_BYTES", 256)
 
 
 @pytest.fixture

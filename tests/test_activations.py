@@ -164,6 +164,7 @@ class TestOut:
         assert bits(x) == before
 
 
+@pytest.mark.usefixtures("every_thread")
 @pytest.mark.parametrize("name", ALONG)
 def test_threads_and_chunks_change_no_bit(backend, rng, name):
     x = rng.standard_normal((fewer(backend, 30_000, 300), 7)).astype(np.float32)

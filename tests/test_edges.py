@@ -268,10 +268,11 @@ class TestSameBits:
         assert bits(hard) == bits(soft)
 
     @HOST
+    @pytest.mark.usefixtures("every_thread")
     @pytest.mark.parametrize("shape", [(3000, 200), (60_000, LANES), (1, 300_000)], ids=str)
     def test_for_any_number_of_threads(self, backend, rng, kind, shape):
         x = rng.standard_normal(shape).astype(np.float32)
-        _, units, block = layout("rows", 1, shape, 4, (kind_of(x),))
+        _, units, block, _ = layout("rows", 1, shape, 4, (kind_of(x),))
         assert shape[0] == 1 or units > 2 * block
         index = rng.integers(0, shape[1], shape[0])
         target = index if kind == "hard" else rng.random(shape, np.float32)
@@ -283,6 +284,7 @@ class TestSameBits:
         assert len(results) == 1
 
     @HOST
+    @pytest.mark.usefixtures("every_thread")
     def test_of_elements_for_any_number_of_threads(self, backend, rng):
         x, y, s = rng.standard_normal((3000, 200)), rng.random((3000, 200)), rng.random(3000)
         results = set()

@@ -223,6 +223,7 @@ def test_bins_are_closed_above(backend, bins):
 
 
 @HOST
+@pytest.mark.usefixtures("every_thread")
 def test_any_number_of_threads_gives_the_same_bits(backend, rng):
     x, y = case(rng, (8003, 131))
     seen, scored = set(), set()

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fusedloss as fl
-from fusedloss import layout as layouts
 from fusedloss.layout import across, kind_of, layout, slabs
 
 BACKENDS = ["numpy", "cpu"]  # of arrays in host memory
@@ -49,15 +48,6 @@ def reversed_(values):
 
 LAYOUTS = [strided, foreign, unaligned, reversed_, read_only, np.asfortranarray, lambda v: strided(foreign(v))]
 DTYPES = [ml_dtypes.bfloat16, np.float32]  # staging does not look at dtypes; the losses are tested in all of them
-
-
-@pytest.fixture
-def small_slabs(monkeypatch):
-    """Blocks of a few rows, so that small arrays are cut as large ones are."""
-    monkeypatch.setattr(layouts, "_BLOCK_BYTES", 256)
-    layout.cache_clear()
-    yield
-    layout.cache_clear()
 
 
 def tolerance(dtype):
@@ -100,7 +90,7 @@ def test_broadcast_axes_merge():
 @pytest.mark.parametrize("shape", [(100_000, 10), (32_768, 1000), (3, 262_144), (64, 1000, 7), (5, 20, 50_000)])
 def test_blocks_are_of_moderate_size(shape, itemsize):
     kind = kind_of(np.zeros(shape, f"V{itemsize}"))
-    _, units, block = layout("rows", 1, shape, itemsize, (kind,))
+    _, units, block, _ = layout("rows", 1, shape, itemsize, (kind,))
     assert block >= 1
     assert block * shape[1] * itemsize <= max(1 << 20, shape[1] * itemsize)
     assert units == math.prod(shape) // shape[1]
@@ -127,7 +117,7 @@ def test_across_spans_the_class_axis():
 
 @pytest.mark.parametrize("arrange", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.usefixtures("small_slabs")
+@pytest.mark.usefixtures("small_blocks")
 class TestEveryLayout:
     def test_rows(self, arrange, dtype, backend, rng):
         x = rng.normal(size=SHAPE).astype(dtype)
@@ -192,7 +182,7 @@ class TestEveryLayout:
         )
 
 
-@pytest.mark.usefixtures("small_slabs")
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("arrange", [np.copy, strided, foreign])
 class TestOffences:
     """A kernel's number becomes the index of the element, staged or not."""
@@ -261,6 +251,7 @@ class TestOut:
         assert np.array_equal(out, fl.logsumexp(x, device=backend))
 
 
+@pytest.mark.usefixtures("every_thread")
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_threads_change_no_bit(count, backend, rng):
     x, y = rng.normal(size=(3000, 300)).astype(np.float32), rng.integers(0, 300, 3000)
@@ -292,3 +283,19 @@ def test_one_row(backend):
     assert isinstance(loss, np.float64)
     assert gradient.shape == (4,)
     assert fl.score(np.zeros(4), 2, device=backend).rank == 2
+
+
+def test_threads_are_woken_for_much_to_do():
+    """Two bytes take as long as four, a short row longer than its bytes, and what must be copied longest."""
+
+    def threads(form, shape, dtype, array=None):
+        array = np.empty(shape, dtype) if array is None else array
+        return layout(form, 1, shape, array.itemsize, (kind_of(array),)).threads
+
+    assert threads("rows", (500, 1000), np.float32) == 1
+    few, many = threads("rows", (20_000, 1000), np.float32), threads("rows", (40_000, 1000), np.float32)
+    assert 2 < few < many
+    assert threads("rows", (20_000, 1000), np.float16) == few
+    assert threads("rows", (2_000_000, 10), np.float32) > few
+    assert threads("elements", (20_000, 1000), np.float32) > few
+    assert threads("rows", (500, 1000), np.float32, foreign(np.zeros((500, 1000), np.float32))) > 1

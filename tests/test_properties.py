@@ -10,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 from kernel_cases import HOST, assert_close, bits
 
 import fusedloss as fl
-from fusedloss import layout as layouts
 
 # `backend` is a string: examples may share it.
 # a backend is a case of its own, which Hypothesis knows of marks alone
@@ -223,7 +222,7 @@ class TestBits:
 
     @some
     @given(st.data())
-    def test_chunks_and_threads_change_none(self, backend, few_rows_a_block, data):
+    def test_chunks_and_threads_change_none(self, backend, small_blocks, data):
         x = data.draw(logits(rows=20, classes=(1, 5, 17, 260)))
         cut, count = data.draw(st.integers(0, len(x))), data.draw(st.sampled_from([1, 2, 5]))
         for target in (data.draw(hard_targets(x.shape)), x / 32 + 1):
@@ -232,12 +231,3 @@ class TestBits:
             fl.set_num_threads(count)
             parts = [rows_of(fl.cross_entropy, x[i], target[i], backend) for i in (slice(cut), slice(cut, None))]
             assert [bits(np.concatenate(each)) for each in zip(*parts, strict=True)] == [bits(each) for each in whole]
-
-
-@pytest.fixture
-def few_rows_a_block(monkeypatch):
-    """Blocks so small that a few rows are many of them."""
-    monkeypatch.setattr(layouts, "_BLOCK_BYTES", 256)
-    layouts.layout.cache_clear()
-    yield
-    layouts.layout.cache_clear()

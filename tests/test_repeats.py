@@ -1,4 +1,6 @@
-"""Calls that repeat one before: what was decided for a small call serves the next one, and nothing else of it does."""
+"""Calls that repeat one before: what was decided for a call serves the next one, and nothing else of it does."""
+
+import weakref
 
 import numpy as np
 import pytest
@@ -82,13 +84,46 @@ def test_soft_targets_of_a_divergence(rng):
 
 def test_into_a_buffer_and_in_place(arrays):
     x, target = arrays()
-    want = first(BOTH, x, target)[1]
+    want = first(BOTH, x, target)
     for _ in range(2):
-        buffer, logits = np.empty((32, 20), np.float32)[:, ::2], x.copy()
+        for buffer in (np.empty((32, 10), np.float32), np.empty((32, 20), np.float32)[:, ::2], x.copy()):
+            logits = buffer if np.array_equal(buffer, x) else x
+            loss, grad = fl.value_and_grad(fl.cross_entropy, out=buffer)(logits, target)
+            assert grad is buffer
+            assert loss == want[0]
+            np.testing.assert_array_equal(grad, want[1])
+    assert len(repeats._decided) == 3
+
+
+@pytest.mark.parametrize("classes", [10, 900])
+def test_into_a_buffer_that_lies_elsewhere(rng, classes):
+    """What is written past the caches must lie at a multiple of its size, whatever the buffer before."""
+    rows = 3_000_000 // classes
+    x, target = rng.standard_normal((rows, classes)).astype(np.float32), rng.integers(0, classes, rows)
+    memory = np.empty(x.nbytes + 64, np.uint8)
+    want = first(BOTH, x, target)[1]
+    for start in (0, 4, 1, 60, 0):
+        buffer = memory[start : start + x.nbytes].view(np.float32).reshape(x.shape)
+        buffer[...] = 7
         fl.value_and_grad(fl.cross_entropy, out=buffer)(x, target)
-        fl.value_and_grad(fl.cross_entropy, out=logits)(logits, target)
         np.testing.assert_array_equal(buffer, want)
-        np.testing.assert_array_equal(logits, want)
+
+
+def test_a_buffer_that_is_refused(arrays):
+    memory = np.zeros((33, 10), np.float32)
+    x, target = memory[:32], arrays()[1]
+    wrong = [
+        (memory[1:], "overlaps logits in part"),
+        (np.zeros((32, 11), np.float32), "out has shape"),
+        (np.zeros((32, 10)), "out has dtype"),
+        (read_only := np.zeros((32, 10), np.float32), "read-only"),
+        (target.view(np.float32)[:20].reshape(2, 10), "out has shape"),
+    ]
+    read_only.flags.writeable = False
+    fl.value_and_grad(fl.cross_entropy, out=np.zeros((32, 10), np.float32))(x, target)
+    for out, message in wrong:
+        with pytest.raises(fl.FusedLossError, match=message):
+            fl.value_and_grad(fl.cross_entropy, out=out)(x, target)
 
 
 def test_gradients_are_new_arrays(arrays):
@@ -143,10 +178,32 @@ def test_nothing_to_average(arrays):
     assert not grad.any()
 
 
-def test_they_are_few_and_small():
+@pytest.mark.usefixtures("every_thread")
+@pytest.mark.parametrize("shape", [(2003, 300), (40_000, 10), (50, 60, 70)])
+def test_many_blocks_on_any_number_of_threads(rng, shape):
+    shared = {"axis": 1}
+    want = None
+    for threads in (1, 2, 5):
+        fl.set_num_threads(threads)
+        for _ in range(2):
+            x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+            target = np.random.default_rng(1).integers(0, shape[1], shape[:1] + shape[2:])
+            want = want or first(BOTH, x, target, **shared)
+            loss, (value, grad) = fl.cross_entropy(x, target, **shared), BOTH(x, target, **shared)
+            assert loss == value == want[0]
+            np.testing.assert_array_equal(grad, want[1])
+    assert len(repeats._decided) == 2
+    target[-1] = shape[1]
+    with pytest.raises(fl.TargetError, match=f" is {shape[1]}"):
+        BOTH(x, target, **shared)
+
+
+def test_they_are_few_and_keep_no_array(arrays):
+    x, target = arrays()
+    BOTH(x, target)
+    kept = [weakref.ref(each) for each in (x, target, BOTH(x, target)[1])]
+    del x, target
+    assert not any(each() is not None for each in kept)
     for rows in range(1, 2 * repeats._MOST):
         fl.cross_entropy(np.zeros((rows, 3), np.float32), np.zeros(rows, int))
     assert 0 < len(repeats._decided) <= repeats._MOST
-    repeats._decided.clear()
-    fl.cross_entropy(np.zeros((repeats._SMALL, 3), np.float32), np.zeros(repeats._SMALL, int))
-    assert not repeats._decided

@@ -57,13 +57,30 @@ def test_the_last_ranges_are_single_blocks():
     fl.set_num_threads(4)
     sizes = []
     run_blocks(lambda lo, hi: sizes.append((lo, hi - lo)) or -1, 256, 1)
-    assert [size for _, size in sorted(sizes)][-8:] == [1] * 8
+    assert [size for _, size in sorted(sizes)][-7:] == [1] * 7
 
 
 def test_a_single_block_stays_in_the_callers_thread():
     where = []
     run_blocks(lambda lo, hi: where.append(threading.get_ident()) or -1, 4, 4)
     assert where == [threading.get_ident()]
+
+
+def test_no_more_threads_than_are_worth_it():
+    fl.set_num_threads(4)
+    where, barrier = set(), threading.Barrier(2, timeout=10)
+
+    def run(lo, hi):
+        where.add(threading.get_ident())
+        if lo < 2:
+            barrier.wait()  # both are here
+        return -1
+
+    run_blocks(run, 64, 1, 1, 2)
+    assert len(where) == 2
+    where.clear()
+    run_blocks(lambda lo, hi: where.add((lo, hi)) or -1, 64, 2, 32, 1)
+    assert where == {(0, 64)}  # at once, where there is nobody to share them with
 
 
 def test_workers_take_part():

@@ -26,18 +26,22 @@ Kind = tuple[np.dtype[Any], Shape]
 _BLOCK_BYTES, _LEAST_BYTES = 1 << 20, 1 << 18
 _BLOCKS = 8  # at least, where they do not become smaller than that: for threads to share evenly
 _BLOCK_ROWS = 16
+_ROW_BYTES = 256  # of a long row: in their time a row's target, sums and logarithm are seen to
+_THREAD_BYTES = 1 << 21  # of long rows: in some 40 µs they are read, and another thread is awake
 
 
 class Layout(NamedTuple):
     """How a kernel sees its arrays.
 
     ``normal`` is the shape of the normal form; None where some array has no view of it, and the call is staged.
-    ``units`` is what the kernel counts, in blocks of ``block``: rows or segments; slabs if staged.
+    ``units`` is what the kernel counts, in blocks of ``block``: rows or segments; slabs if staged. No more than
+    ``threads`` threads are worth waking for them.
     """
 
     normal: Shape | None
     units: int
     block: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,9 @@ def layout(form: Form, axis: int, shape: Shape, itemsize: int, kinds: tuple[Kind
     normal = _normal(form, axis, shape, tuple(strides for _, strides in kinds)) if native else None
     if normal is None:
         cuts = row_slabs(form, axis, shape, itemsize)
-        return Layout(None, cuts.count, 1)
+        return Layout(None, cuts.count, 1, cuts.count)
     units = count_units(form, normal)
-    return Layout(normal, units, _block(form, normal, itemsize))
+    return Layout(normal, units, _block(form, normal, itemsize), _threads(form, normal, itemsize))
 
 
 def contiguous_form(form: Form, axis: int, shape: Shape) -> Shape:
@@ -176,11 +180,24 @@ def _breaks(shape: Shape, strides: tuple[Shape, ...], axes: range) -> list[int]:
     ]
 
 
+def _unit_bytes(form: Form, normal: Shape, itemsize: int) -> int:
+    """Count the bytes of a unit; a short row's as many as of a long row would take its time."""
+    if form == "elements":
+        return int(min(normal[1], SEGMENT)) * itemsize
+    return normal[1] * itemsize + (_ROW_BYTES if form == "rows" and normal[2] == 1 else 0)
+
+
 def _block(form: Form, normal: Shape, itemsize: int) -> int:
     """Choose the units of a block from the shape alone, so that results do not depend on the number of threads."""
-    width = min(normal[1], SEGMENT) if form == "elements" else normal[1]
-    size = min(_BLOCK_BYTES, max(prod(normal) * itemsize // _BLOCKS, _LEAST_BYTES))
-    units = max(size // max(width * itemsize, 1), 1)
+    unit = max(_unit_bytes(form, normal, itemsize), 1)
+    size = min(_BLOCK_BYTES, max(count_units(form, normal) * unit // _BLOCKS, _LEAST_BYTES))
+    units = max(size // unit, 1)
     inner = normal[2] if form == "rows" else 1
     whole = inner if 1 < inner <= units else _BLOCK_ROWS
     return units // whole * whole or units
+
+
+def _threads(form: Form, normal: Shape, itemsize: int) -> int:
+    """Choose how many threads are worth waking. Two bytes take as long as four, and an element as three of a row."""
+    size = count_units(form, normal) * _unit_bytes(form, normal, max(itemsize, 4)) * (1 if form == "rows" else 3)
+    return max(size // _THREAD_BYTES, 1)

@@ -12,7 +12,6 @@ from . import check
 from .check import Problem
 from .errors import OptionError
 from .options import options
-from .reduction import solve
 from .repeats import solved
 
 P = ParamSpec("P")
@@ -68,7 +67,7 @@ def value_and_grad(loss: Callable[P, Any], *, out: Any = None) -> Callable[P, tu
         raise OptionError(f"value_and_grad got {loss!r}, expected one of fusedloss's losses: {expected}")
 
     def loss_and_gradient(*args: P.args, **kwargs: P.kwargs) -> tuple[Any, Any]:
-        both = solved(pose, args, kwargs, True) if out is None else solve(pose(*args, **kwargs), True, out)
+        both = solved(pose, args, kwargs, True, out)
         return both[0], both[1]
 
     # functools.wraps would cost more than the rest of a small call.

@@ -21,6 +21,7 @@ from .threads import MOST_BLOCKS, Run, run_blocks
 
 Bind = Callable[..., Run]
 Kernel = Callable[[Any], Bind]
+Keep = Callable[[Run, Layout], None]
 
 
 @lru_cache(maxsize=64)
@@ -40,8 +41,7 @@ class Plan(NamedTuple):
     ``kernel`` finds in a backend, or makes of it, what takes the problem's arrays, ``writes`` (of the logits' shape),
     ``rows`` (flat, one entry a row) and ``fixed`` by name, and gives what runs. ``partial`` is the shape of a partial
     sum, where the kernel makes any: one a segment for elements; else one a block, whose size the kernel is told. Where
-    only these sums are wanted, the writes and rows are ``scratch``. A bound kernel that runs all in one block is given
-    to ``keep``.
+    only these sums are wanted, the writes and rows are ``scratch``. A bound kernel is given to ``keep``, once it ran.
     """
 
     problem: Problem
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     fixed: Mapping[str, Any]
     partial: Shape | None
     scratch: bool
-    keep: Callable[[Run], None] | None = None
+    keep: Keep | None = None
 
     @property
     def is_hosted(self) -> bool:
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
 
 def plan(
     problem: Problem, kernel: Kernel, writes: Mapping[str, Any], rows: Mapping[str, Any], fixed: Mapping[str, Any],
-    partial: Shape | None = None, *, scratch: bool = False, keep: Callable[[Run], None] | None = None,
+    partial: Shape | None = None, *, scratch: bool = False, keep: Keep | None = None,
 ) -> Plan:  # fmt: skip
     """Decide how a problem is run that writes to ``writes``, ``rows`` and sums of shape ``partial``."""
     x = problem.x
@@ -96,28 +96,37 @@ def attempt(plan: Plan) -> tuple[int, Any]:
     if not plan.is_hosted:
         attempted: tuple[int, Any] = cuda.module("running").attempt(plan)
         return attempted
-    normal, units, block = plan.layout
+    normal, units, _, _ = plan.layout
     if not units:
         return -1, np.zeros(plan.partial or ())
     if normal is None:
         sums = np.empty((units, *(plan.partial or ())))
-        status = run_blocks(_staged(plan, sums), units, block)
+        status = spread(_staged(plan, sums), plan.layout)
     else:
         kernel, sums = _bind(plan, plan.problem.reads, plan.writes, plan.rows, plan.layout)
-        # rows whose elements lie among each other's are best worked on side by side
-        status = run_blocks(kernel, units, block, 1 if len(normal) == 3 and normal[2] > 1 else MOST_BLOCKS)
-        if plan.keep is not None and units <= block:
-            plan.keep(kernel)
-    if plan.partial is None:
-        return status, sums
-    return status, sums[0] if len(sums) == 1 else np.add.reduce(sums)
+        status = spread(kernel, plan.layout)
+        if plan.keep is not None:
+            plan.keep(kernel, plan.layout)
+    return status, sums if plan.partial is None else add_up(sums)
+
+
+def spread(run: Run, form: Layout) -> int:
+    """Run a kernel over all its units, on as many threads as are worth it, and return its status."""
+    # rows whose elements lie among each other's are best worked on side by side
+    among = form.normal is not None and len(form.normal) == 3 and form.normal[2] > 1
+    return run_blocks(run, form.units, form.block, 1 if among else MOST_BLOCKS, form.threads)
+
+
+def add_up(sums: Array) -> Any:
+    """Add partial sums up, in a fixed order."""
+    return sums[0] if len(sums) == 1 else np.add.reduce(sums)
 
 
 def _bind(
     plan: Plan, reads: Mapping[str, Array], writes: Mapping[str, Array], rows: Mapping[str, Array], form: Layout
 ) -> tuple[Run, Array]:
     """Bind the kernel to arrays that have a normal form, and to the partial sums that it fills."""
-    normal, units, block = form
+    normal, units, block, _ = form
     given, sums = {**rows, **plan.fixed}, _NOTHING
     for name, array in (*reads.items(), *writes.items()):
         given[name] = array.reshape(normal)
@@ -147,7 +156,7 @@ def _staged(plan: Plan, sums: Array) -> Run:
         rows = {name: array[lo:hi] for name, array in plan.rows.items()}
         normal = contiguous_form(form, axis, shape)
         units = count_units(form, normal)
-        kernel, partial = _bind(plan, reads, writes, rows, Layout(normal, units, units))
+        kernel, partial = _bind(plan, reads, writes, rows, Layout(normal, units, units, 1))
         status = kernel(0, units)
         if status >= 0:
             return whole_number(problem, status, place, shape, lo)

@@ -10,7 +10,8 @@ import numpy as np
 from . import cuda
 from .arrays import Array, empty, give, on_card
 from .check import Problem, output
-from .plan import is_hosted, named, plan, run
+from .layout import Layout
+from .plan import Keep, add_up, is_hosted, named, plan, run, spread
 from .threads import Run
 
 _FLOAT64 = np.dtype(np.float64)
@@ -18,7 +19,7 @@ _sum = np.add.reduce  # in pairs, whose order is fixed
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def solve(problem: Problem, gradient: bool = False, out: Any = None, keep: Callable[[Run], None] | None = None) -> Any:
+def solve(problem: Problem, gradient: bool = False, out: Any = None, keep: Keep | None = None) -> Any:
     """Compute the loss, or the pair of loss and gradient, in the caller's kind of array.
 
     The gradient goes to ``out`` where that is given, and is then ``out`` itself. What `repeat` takes is given to
@@ -54,25 +55,26 @@ def solve(problem: Problem, gradient: bool = False, out: Any = None, keep: Calla
     return value, give(writes["grad"], problem.caller) if out is None else out
 
 
-def repeat(problem: Problem, gradient: bool, run: Callable[..., int]) -> Callable[[Array, Array], Any]:
-    """Make a function that solves the problem for other logits and targets of its forms, without a check.
+def repeat(problem: Problem, gradient: bool, bind: Callable[..., Run], form: Layout) -> Callable[..., Any]:
+    """Make a function that solves the problem for other logits, targets and ``out`` of its forms, without a check.
 
-    ``run`` is what the kernel that was bound for it gives to be run ``again``. The function returns None where that
-    finds something wrong.
+    ``bind`` is what the kernel that was bound for it gives to be bound ``again``. The function returns None where the
+    kernel finds something wrong.
     """
-    shape, form, dtype = problem.x.shape, problem.x.dtype, problem.dtype
-    rows, counted = problem.x.size // shape[problem.axis], _counts_rows(problem)
+    shape, kind, dtype = problem.x.shape, problem.x.dtype, problem.dtype
+    rows, blocks, counted = form.units, -(-form.units // form.block), _counts_rows(problem)
     by_target = counted and gradient and "target" in problem.rows
     ignored = _scalar(problem.fixed["ignore_index"]) if by_target else None
     known = math.nan if by_target else divisor_of(problem)
 
-    def again(x: Array, target: Array) -> Any:
+    def again(x: Array, target: Array, out: Array | None) -> Any:
         divisor = int(np.count_nonzero(target != ignored)) if by_target else known
-        grad = np.empty(shape, form) if gradient else None
-        sums = np.empty((1, 2))
-        if run(x, target, np.empty(rows, dtype), grad, sums, 1.0 / divisor if divisor else 0.0) >= 0:
+        grad = empty(shape, kind) if gradient and out is None else out
+        sums = np.empty((blocks, 2))
+        scale = 1.0 / divisor if divisor else 0.0
+        if spread(bind(x, target, np.empty(rows, dtype), grad, sums, scale), form) >= 0:
             return None
-        ((total, unmasked),) = sums.tolist()
+        total, unmasked = add_up(sums).tolist()
         value = _quotient(dtype, total, unmasked if counted else divisor)
         return (value, grad) if gradient else value
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from .options import positive_integer
 
 Run = Callable[[int, int], int]
-MOST_BLOCKS = 64
+MOST_BLOCKS = 32
 """That are drawn at once: an interrupt waits until they are done."""
 
 
@@ -37,7 +37,7 @@ class _Job:
         self.error: BaseException | None = None
         self._run, self._next, self._stop, self._block = run, 0, stop, block
         self._helpers, self._waiting = 0, False
-        self._most, self._share = most, 2 * threads * block
+        self._most, self._share = most, threads * block
         self._lock, self._left = threading.Lock(), threading.Lock()
         self._left.acquire()
 
@@ -192,16 +192,16 @@ _pool: _Pool | None = None
 _guard = threading.Lock()
 
 
-def run_blocks(run: Run, n: int, block: int, most: int = MOST_BLOCKS) -> int:
-    """Call ``run(lo, hi)`` for the blocks of ``range(n)``, on as many threads as there are blocks and threads for.
+def run_blocks(run: Run, n: int, block: int, most: int = MOST_BLOCKS, threads: int = sys.maxsize) -> int:
+    """Call ``run(lo, hi)`` for the blocks of ``range(n)``, on `threads` threads if there are as many, and blocks.
 
     A range holds whole blocks, `most` of them, but for the last of all. Returns the least status that is not negative,
     or -1. A single block runs in the caller's thread.
     """
-    if n <= block:
+    if n <= block or (threads == 1 and n <= block * most):
         return run(0, n) if n else -1
     pool = _pool or _replace(None)
-    helpers = min(pool.threads, -(-n // block)) - 1
+    helpers = min(pool.threads, threads, -(-n // block)) - 1
     job = _Job(run, n, block, most, helpers + 1)
     try:
         if helpers:
