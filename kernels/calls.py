@@ -38,14 +38,9 @@ def pack(integers: Sequence[str], reals: Sequence[str], values: dict[str, Any]) 
     return struct.pack(f"{len(integers)}q{len(reals)}d", *numbers)
 
 
-def place(call: bytes) -> int:
-    """Where the bytes of a packed call begin, which must be kept as long as the kernel runs."""
-    return id(call) + _BYTES
-
-
 def bound(kernel: Any, call: bytes, *kept: Any) -> Run:
     """A kernel with its packed call, which it only reads, and the arrays it points into kept alive."""
-    at = place(call)
+    at = id(call) + _BYTES
 
     def run(lo: int, hi: int, _kept: Any = (call, kept)) -> int:
         return kernel(at, lo, hi)

@@ -101,12 +101,12 @@ def _curves(transform: str, real: Any) -> Any:
 def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
     real = options.real_type
-    exp, log = numerics.exponential(inline, simd, real), numerics.logarithm(inline, simd)
+    exp, log = numerics.exponential(inline, simd, real), numerics.logarithm(inline, simd, real)
     table, binary = table_pow2 if options.looked_up else None, options.binary
     term = numerics.summand(inline, simd, real, table, binary=binary)
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = _curves(options.transform, real)
-    device.step, (device.pair, device.fold) = _step(options, term, log), _folds(options)
+    device.step, (device.pair, device.fold) = _step(options, term, numerics.logarithm(inline, simd)), _folds(options)
     device.term, device.origin = term, numerics.origin(inline, simd, real, looked_up=options.looked_up, binary=binary)
     device.rescale = _rescale(options, exp)
     if options.logits.itemsize == 2:

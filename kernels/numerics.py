@@ -87,6 +87,12 @@ LN2_PARTS = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
 LOG = (0.1479819860511658591, 0.1531383769920937332, 0.1818357216161805012, 0.2222219843214978396,
        0.2857142874366239149, 0.3999999999940941908, 0.6666666666666735130)  # fmt: skip
 """log((1 + s)/(1 - s)) = 2s + s·R(s²): the coefficients of R/s² in fdlibm's e_log.c."""
+LOG_RATIO = (
+    -0.059853937815900614, 0.1073409495659341, -0.10881111525166086, 0.11021099827141458, -0.12410594031009628,
+    0.14285507566913225, -0.16670478855665383, 0.20000113229142935, -0.24999933483072984, 0.3333333151652042,
+    -0.5000000033052726, 1.0000000000348908,
+)  # fmt: skip
+"""log(1 + f)/f between √½ - 1 and √2 - 1: the polynomial whose greatest relative error is the least (Remez)."""
 
 
 LEAST_LOG, LEAST_PRODUCT = -100.0, 1e-12
@@ -207,24 +213,31 @@ def origin(jit: Jit, ops: Any, real: Any, *, looked_up: bool, binary: bool) -> C
 
 
 @cache
-def logarithm(jit: Jit, ops: Any) -> Callable[..., Any]:
-    """log x in float64 for x >= 0, within 1 ulp (fdlibm's e_log.c); subnormals give -inf, NaN and +inf themselves."""
+def logarithm(jit: Jit, ops: Any, real: Any = np.float64) -> Callable[..., Any]:
+    """log x in float64 for x >= 0, within 1 ulp; for a result in float32 within 2^-33 of itself, and not divided for.
+
+    Subnormals give -inf, NaN and +inf themselves. The division and what follows it are those of fdlibm's e_log.c.
+    """
     fma, select, exponent, mantissa = ops.fma, ops.select, ops.exponent, ops.mantissa
     first, second, others = LOG[0], LOG[1], LOG[2:]
-    (high, low), least = LN2_PARTS, 2.2250738585072014e-308
+    (high, low), ln2, least = LN2_PARTS, LN2, 2.2250738585072014e-308
+    single, ratio = real is np.float32, polynomial(jit, ops, LOG_RATIO)
 
     @jit
     def log(x: Any) -> Any:
         e, m = exponent(x), mantissa(x)
         large = m > 1.4142135623730951
         e, f = select(large, e + 1.0, e), select(large, 0.5 * m, m) - 1.0
-        s = f / (f + 2.0)
-        z = s * s
-        half = 0.5 * f * f
-        r = fma(first, z, second)
-        for c in others:
-            r = fma(r, z, c)
-        y = e * high - ((half - (s * (half + z * r) + e * low)) - f)
+        if single:
+            y = fma(e, ln2, f * ratio(f))
+        else:
+            s = f / (f + 2.0)
+            z = s * s
+            half = 0.5 * f * f
+            r = fma(first, z, second)
+            for c in others:
+                r = fma(r, z, c)
+            y = e * high - ((half - (s * (half + z * r) + e * low)) - f)
         return select(x < least, -math.inf, select(x < math.inf, y, x))
 
     return log

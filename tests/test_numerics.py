@@ -108,3 +108,20 @@ class TestSummand:
         z = np.array([-np.inf, np.float64(ref) - 2000, np.nan], real)
         got = self.product(real, table, registers, z, binary=True, ref=ref)
         np.testing.assert_array_equal(got, [0, 0, np.nan])
+
+
+@pytest.mark.parametrize(("real", "bound"), [(np.float32, 2.0**-33), (np.float64, 2.0**-52)])
+@pytest.mark.parametrize("registers", [1, 8])
+class TestLogarithm:
+    """log x in float64, for results in float32 or float64."""
+
+    def test_relative_to_itself(self, real, bound, registers, rng):
+        near = np.concatenate([1 - np.geomspace(1e-15, 0.5, 3000), 1 + np.geomspace(1e-15, 1, 3000)])
+        x = np.concatenate([near, np.linspace(0.7001, 1.42, 5000), 10.0 ** rng.uniform(-307, 307, 20_000)])
+        got = each(numerics.logarithm(inline, simd, real), np.float64, registers, x)
+        assert np.abs(got / np.log(x.astype(np.longdouble)) - 1).max() <= bound
+
+    def test_ends(self, real, bound, registers):
+        x = np.array([0, 1, np.inf, np.nan, 3e-320])
+        got = each(numerics.logarithm(inline, simd, real), np.float64, registers, x)
+        np.testing.assert_array_equal(got, [-np.inf, 0, np.inf, np.nan, -np.inf])
