@@ -78,9 +78,6 @@ def test_no_more_threads_than_are_worth_it():
 
     run_blocks(run, 64, 1, 1, 2)
     assert len(where) == 2
-    where.clear()
-    run_blocks(lambda lo, hi: where.add((lo, hi)) or -1, 64, 2, 32, 1)
-    assert where == {(0, 64)}  # at once, where there is nobody to share them with
 
 
 def test_workers_take_part():

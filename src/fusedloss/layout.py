@@ -35,7 +35,7 @@ class Layout(NamedTuple):
 
     ``normal`` is the shape of the normal form; None where some array has no view of it, and the call is staged.
     ``units`` is what the kernel counts, in blocks of ``block``: rows or segments; slabs if staged. No more than
-    ``threads`` threads are worth waking for them.
+    ``threads`` threads are worth waking for them; for one they are one block.
     """
 
     normal: Shape | None
@@ -114,7 +114,8 @@ def layout(form: Form, axis: int, shape: Shape, itemsize: int, kinds: tuple[Kind
         cuts = row_slabs(form, axis, shape, itemsize)
         return Layout(None, cuts.count, 1, cuts.count)
     units = count_units(form, normal)
-    return Layout(normal, units, _block(form, normal, itemsize), _threads(form, normal, itemsize))
+    threads = _threads(form, normal, itemsize)
+    return Layout(normal, units, _block(form, normal, itemsize) if threads > 1 else max(units, 1), threads)
 
 
 def contiguous_form(form: Form, axis: int, shape: Shape) -> Shape:

@@ -198,7 +198,7 @@ def run_blocks(run: Run, n: int, block: int, most: int = MOST_BLOCKS, threads: i
     A range holds whole blocks, `most` of them, but for the last of all. Returns the least status that is not negative,
     or -1. A single block runs in the caller's thread.
     """
-    if n <= block or (threads == 1 and n <= block * most):
+    if n <= block:
         return run(0, n) if n else -1
     pool = _pool or _replace(None)
     helpers = min(pool.threads, threads, -(-n // block)) - 1
