@@ -62,3 +62,4 @@ if __name__ == "__main__":
         print("EXPM1", real, interpolate(expm1_rest, -bound, bound, degree))
     for real, degree in {"float32": 9, "float64": 21}.items():
         print("LOG1P", real, interpolate(log1p_ratio, mp.mpf(0), mp.mpf(1), degree))
+    print("LOG_RATIO", interpolate(log1p_ratio, mp.sqrt(0.5) - 1, mp.sqrt(2) - 1, 11))

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from .options import positive_integer
 
 Run = Callable[[int, int], int]
-MOST_BLOCKS = 32
+MOST_BLOCKS = 64
 """That are drawn at once: an interrupt waits until they are done."""
 
 
@@ -37,7 +37,7 @@ class _Job:
         self.error: BaseException | None = None
         self._run, self._next, self._stop, self._block = run, 0, stop, block
         self._helpers, self._waiting = 0, False
-        self._most, self._share = most, threads * block
+        self._most, self._share = most, 2 * threads * block
         self._lock, self._left = threading.Lock(), threading.Lock()
         self._left.acquire()
 
