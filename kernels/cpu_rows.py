@@ -30,6 +30,8 @@ from .simd import Format, following, full, full_wide, maximum, narrow, ramp, sel
 from .tiles import hold
 
 AHEAD = 8192  # bytes
+REACH = 40.0
+"""How far a block's maximum may lie above the reference of exponentials that are only added up."""
 STRETCH = 256
 """Classes whose exponentials are added up in the arithmetic type."""
 
@@ -73,6 +75,19 @@ def vector_step(options: Options, device: SimpleNamespace) -> Any:
 
 
 @cache
+def maximum_guess(X: Format, line: Any) -> Any:
+    """What stands for a `block_maximum` that is not needed exactly: that of the first two vectors of classes."""
+    lanes = X.lanes
+
+    @inline
+    def guess(p: Any, _classes: Any, curve: Any) -> Any:
+        lowest = full(X, -math.inf)
+        return hmax(maximum(line(load(X, p, 0), curve), maximum(line(load(X, p, lanes), curve), lowest)))
+
+    return guess
+
+
+@cache
 def peak_keeper(X: Format, line: Any, as_bits: bool) -> Any:
     """The maximum of scale·x so far: none yet, raised by two vectors of classes, and read off.
 
@@ -112,10 +127,11 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
     """
     X, Y, R, soft = options.logits, options.soft or options.logits, options.real, options.target == "soft"
     lanes, size, soft_size, line, pair = X.lanes, X.itemsize, Y.itemsize, device.line, device.pair
-    kept, order = options.kept, R if options.bent else X
+    kept, order, binary = options.kept, R if options.bent else X, options.binary
     scored, both, both_soft = options.result == "score", replace(X, lanes=2 * lanes), replace(Y, lanes=2 * lanes)
     (load_pair, load_some), add = class_loaders(options, device, order), vector_step(options, device)
     _, raise_peak, _ = peak_keeper(X, line, options.packed)
+    ahead, as_bits = 0 if binary else AHEAD, options.packed
 
     @splice
     def mark_of(numbers: Any, gap: Any, limits: Any) -> Any:
@@ -126,11 +142,16 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
 
     @splice
     def two(row: Any, onward: Any, k: Any, marks: Any, frame: Any, state: Any, curve: Any) -> Any:
-        prefetch_vector(both, onward + k * size + AHEAD)
+        prefetch_vector(both, onward + k * size + ahead)
         if soft:
             prefetch_vector(both_soft, row[1] + k * soft_size + 2 * AHEAD)
         (z, y, w), every, (sums, peak, before) = load_pair(row, k, curve), first(X, lanes), state
-        peak = raise_peak(onward, k, peak, curve)
+        if not binary:
+            peak = raise_peak(onward, k, peak, curve)
+        elif as_bits:
+            peak = raise_peak(row[0], k, peak, curve)
+        else:
+            peak = maximum(z[1], maximum(z[0], peak[0])), peak[1]
         e, state = add(z[0], y[0], w[0], every, marks[0], frame, (sums, before))
         f, (sums, before) = add(z[1], y[1], w[1], every, marks[1], frame, state)
         if kept:
@@ -141,12 +162,13 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
     def part(row: Any, onward: Any, k: Any, n: Any, gap: Any, limits: Any, frame: Any, state: Any, curve: Any) -> Any:
         mask = first(X, n)
         z, y, w = load_some(row, k, mask, curve)
-        z, ahead = select(mask, z, -math.inf), select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
+        z = select(mask, z, -math.inf)
+        new = z if binary else select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
         (sums, (peak, packed), before), marks = state, mark_of(ramp(X), gap, limits)
         e, (sums, before) = add(z, y, w, mask, marks, frame, (sums, before))
         if kept:
             store(R, row[3], k, e)
-        return sums, (maximum(ahead, peak), packed), before
+        return sums, (maximum(new, peak), packed), before
 
     return mark_of, two, part
 
@@ -194,13 +216,13 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
             k += lanes
         sums, peak, before = state
         _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
-        total, unit = hsum(total), 1.0
+        total, top = hsum(total), highest(peak)
         if binary:
-            fraction, power = term(full(X, ref - start[0]), start[2])
-            unit = wide(lane(fraction * power))
-        real = total / unit, wide(hsum(shift)), wide(hsum(seen))
+            fraction, power = term(full(X, max(top, ref) - start[0]), start[2])
+            total = total / wide(lane(fraction * power))
+        real = total, wide(hsum(shift)), wide(hsum(seen))
         scores = wide(hsum(energy)), hsum(others + wide(rest)), wide(hsum(square)), before
-        return highest(peak), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
+        return top, real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
 
     return sums_of
 
@@ -247,15 +269,65 @@ def row_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
     return sums
 
 
+def guessed_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> Any:
+    """`row_sums` of exponentials that are only added up: `peak` is a guess, and nothing is known of the next row.
+
+    What a row's first classes and the blocks before tell of a block's maximum is right to within `REACH`, or the block
+    is read again. So the maximum is found by the same loop, of the same vectors.
+    """
+    R, size, hard = options.real, options.logits.itemsize, options.target == "hard"
+    sums_of, rescale, bend = block_sums(options, device), device.rescale, device.bend
+    of_block, reach = row_bender(options, device), options.real_type(REACH)
+    guess = maximum_guess(options.logits, device.line)
+
+    @splice
+    def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
+             curve: Any) -> Any:  # fmt: skip
+        top, coming = bend(peak, curve), peak
+        total = mass = moment = negentropy = 0.0
+        j = np.int64(0)
+        while j < classes:
+            end = min(j + span, classes)
+            if top == -math.inf:
+                top = bend(maximum_of(row[0] + j * size, end - j, curve), curve)
+            base = narrow(R, 0.0) if top == -math.inf else top  # nothing but -inf so far: 0 lets a NaN show
+            onward = row[0] + end * size
+            if end == classes:
+                onward, coming = following, guess(following, span, curve)
+            onward += max(AHEAD - (end - j) * size, 0) - j * size
+            source = of_block(row, onward, j, end, True, curve)
+            while True:
+                high, block, exact, _ = sums_of(source, onward, j, end, base, target, z_target, curve)
+                if not high > base + reach:
+                    break
+                base = high
+            if high > top:
+                if j > 0:
+                    so_far = total, 0.0, 0.0, mass, moment, 0.0, 0.0, 0.0
+                    total, _, moment, _, _, _ = rescale(wide(top) - wide(high), j, so_far)
+                top = high
+            block_mass, block_moment, block_negentropy = exact
+            if hard and j <= target < end and target_mass != 0.0:  # as a one-hot target adds up, to the bit
+                block_mass, block_moment = target_mass, target_mass * (wide(z_target) - wide(base))
+            if block_mass != 0.0 and top > base:
+                block_moment -= block_mass * (wide(top) - wide(base))
+            total, mass = total + block[0], mass + block_mass
+            moment, negentropy = moment + block_moment, negentropy + block_negentropy
+            j = end
+        return top, total, 0.0, (mass, moment, negentropy), (0.0, 0.0, 0.0), (np.int64(0), np.int64(0)), coming
+
+    return sums
+
+
 @cache
-def block_length(lanes: int) -> Any:
-    """The length of the equal blocks that a row is cut into; the last may be shorter."""
+def block_length(lanes: int, most: int = BLOCK) -> Any:
+    """The length of the equal blocks, of `most` classes, that a row is cut into; the last may be shorter."""
 
     @inline
     def length(classes: Any) -> Any:
-        if classes <= BLOCK:
+        if classes <= most:
             return classes
-        blocks = (classes + BLOCK - 1) // BLOCK
+        blocks = (classes + most - 1) // most
         each = (classes + blocks - 1) // blocks
         return (each + lanes - 1) // lanes * lanes
 
@@ -274,9 +346,12 @@ def place(number: Any, inner: Any, at: Any) -> Any:
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
     device, R, W = device_functions(options), options.real, tile_format(options.real)
-    unpack, length, clear, lanes = arguments(R), block_length(R.lanes), row_eraser(options.logits), W.lanes
+    unpack, clear, lanes, binary = arguments(R), row_eraser(options.logits), W.lanes, options.binary
+    length = block_length(R.lanes, min(AHEAD // options.logits.itemsize, BLOCK) if binary else BLOCK)
     maximum_of, aim = block_maximum(options.logits, device.line), row_target(options, device)
-    sums, write = row_sums(options, device, maximum_of), row_output(options, device)
+    sums = (guessed_sums if binary else row_sums)(options, device, maximum_of)
+    look = maximum_guess(options.logits, device.line) if binary else maximum_of
+    write = row_output(options, device)
     report, (put_aside, mask_out, take_back) = row_report(options, device), shelf(W)
     expect, results = tile_results(options, device, Format(R.code, W.lanes, R.code))
     hard, output, result, streamed = options.target == "hard", options.output != "", options.result, options.streamed
@@ -304,7 +379,7 @@ def make_rows(options: Options) -> Any:
                     clear(written, classes)
             else:
                 if ready != number:
-                    peak = maximum_of(row[0], span, curve)
+                    peak = look(row[0], span, curve)
                 ready = number + 1
                 onward = place(ready, inner, at_x) if ready < hi else row[0]
                 top, d, shift, exact, scores, found, peak = sums(
