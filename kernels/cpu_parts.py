@@ -54,6 +54,14 @@ class Options:
         return self.looked_up and self.logits.itemsize == 2 and not self.transform
 
     @property
+    def guessed(self) -> bool:
+        """Row kernels: whether a block's maximum is found by the loop that adds up, which has registers for it.
+
+        In float64 the sums would keep less of what lies far above the guess; 16 bits wait for no memory.
+        """
+        return self.binary and self.looked_up and self.logits.code == "f4"
+
+    @property
     def real_type(self) -> Any:
         """NumPy's name of the arithmetic type."""
         return np.float32 if self.logits.real == "f4" else np.float64

@@ -127,11 +127,11 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
     """
     X, Y, R, soft = options.logits, options.soft or options.logits, options.real, options.target == "soft"
     lanes, size, soft_size, line, pair = X.lanes, X.itemsize, Y.itemsize, device.line, device.pair
-    kept, order, binary = options.kept, R if options.bent else X, options.binary
+    kept, order, guessed = options.kept, R if options.bent else X, options.guessed
     scored, both, both_soft = options.result == "score", replace(X, lanes=2 * lanes), replace(Y, lanes=2 * lanes)
     (load_pair, load_some), add = class_loaders(options, device, order), vector_step(options, device)
     _, raise_peak, _ = peak_keeper(X, line, options.packed)
-    ahead, as_bits = 0 if binary else AHEAD, options.packed
+    ahead = 0 if guessed else AHEAD
 
     @splice
     def mark_of(numbers: Any, gap: Any, limits: Any) -> Any:
@@ -146,12 +146,11 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
         if soft:
             prefetch_vector(both_soft, row[1] + k * soft_size + 2 * AHEAD)
         (z, y, w), every, (sums, peak, before) = load_pair(row, k, curve), first(X, lanes), state
-        if not binary:
-            peak = raise_peak(onward, k, peak, curve)
-        elif as_bits:
-            peak = raise_peak(row[0], k, peak, curve)
+        if guessed:
+            least = frame[2]  # no less than it is what is added up
+            peak = maximum(maximum(least, z[1]), maximum(maximum(least, z[0]), peak[0])), peak[1]
         else:
-            peak = maximum(z[1], maximum(z[0], peak[0])), peak[1]
+            peak = raise_peak(onward, k, peak, curve)
         e, state = add(z[0], y[0], w[0], every, marks[0], frame, (sums, before))
         f, (sums, before) = add(z[1], y[1], w[1], every, marks[1], frame, state)
         if kept:
@@ -163,7 +162,7 @@ def block_vectors(options: Options, device: SimpleNamespace) -> Any:
         mask = first(X, n)
         z, y, w = load_some(row, k, mask, curve)
         z = select(mask, z, -math.inf)
-        new = z if binary else select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
+        new = z if guessed else select(mask, line(load_part(X, onward, k, mask), curve), -math.inf)
         (sums, (peak, packed), before), marks = state, mark_of(ramp(X), gap, limits)
         e, (sums, before) = add(z, y, w, mask, marks, frame, (sums, before))
         if kept:
@@ -182,6 +181,7 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     (mark_of, two, part), fold, origin, term = block_vectors(options, device), device.fold, device.origin, device.term
     spared = scored and options.looked_up  # with fewer registers, another sum would cost more than an addition
     binary, (no_peak_yet, _, highest) = options.binary, peak_keeper(X, device.line, options.packed)
+    guessed = options.guessed
     order = R if options.bent else X
 
     @inline
@@ -216,13 +216,13 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
             k += lanes
         sums, peak, before = state
         _, _, total, shift, seen, mass, moment, negentropy, energy, rest, square = fold(sums)
-        total, top = hsum(total), highest(peak)
+        total, unit = hsum(total), 1.0
         if binary:
-            fraction, power = term(full(X, max(top, ref) - start[0]), start[2])
-            total = total / wide(lane(fraction * power))
-        real = total, wide(hsum(shift)), wide(hsum(seen))
+            fraction, power = term(full(X, (max(highest(peak), ref) if guessed else ref) - start[0]), start[2])
+            unit = wide(lane(fraction * power))
+        real = total / unit, wide(hsum(shift)), wide(hsum(seen))
         scores = wide(hsum(energy)), hsum(others + wide(rest)), wide(hsum(square)), before
-        return top, real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
+        return highest(peak), real, (hsum(mass), hsum(moment), hsum(negentropy)), scores
 
     return sums_of
 
@@ -301,7 +301,8 @@ def guessed_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> 
                 if not high > base + reach:
                     break
                 base = high
-            if high > top:
+            high = max(high, base)  # of what lies far below the reference no maximum is known
+            if top != -math.inf and high > top:
                 if j > 0:
                     so_far = total, 0.0, 0.0, mass, moment, 0.0, 0.0, 0.0
                     total, _, moment, _, _, _ = rescale(wide(top) - wide(high), j, so_far)
@@ -346,11 +347,11 @@ def place(number: Any, inner: Any, at: Any) -> Any:
 def make_rows(options: Options) -> Any:
     """The kernel over rows whose classes lie side by side, for these options."""
     device, R, W = device_functions(options), options.real, tile_format(options.real)
-    unpack, clear, lanes, binary = arguments(R), row_eraser(options.logits), W.lanes, options.binary
-    length = block_length(R.lanes, min(AHEAD // options.logits.itemsize, BLOCK) if binary else BLOCK)
+    unpack, clear, lanes, guessed = arguments(R), row_eraser(options.logits), W.lanes, options.guessed
+    length = block_length(R.lanes, AHEAD // options.logits.itemsize if guessed else BLOCK)
     maximum_of, aim = block_maximum(options.logits, device.line), row_target(options, device)
-    sums = (guessed_sums if binary else row_sums)(options, device, maximum_of)
-    look = maximum_guess(options.logits, device.line) if binary else maximum_of
+    sums = (guessed_sums if guessed else row_sums)(options, device, maximum_of)
+    look = maximum_guess(options.logits, device.line) if guessed else maximum_of
     write = row_output(options, device)
     report, (put_aside, mask_out, take_back) = row_report(options, device), shelf(W)
     expect, results = tile_results(options, device, Format(R.code, W.lanes, R.code))
