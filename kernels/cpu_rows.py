@@ -76,13 +76,12 @@ def vector_step(options: Options, device: SimpleNamespace) -> Any:
 
 @cache
 def maximum_guess(X: Format, line: Any) -> Any:
-    """What stands for a `block_maximum` that is not needed exactly: that of the first two vectors of classes."""
-    lanes = X.lanes
+    """What stands for a `block_maximum` that need not be exact: that of a vector at the start and one in the middle."""
 
     @inline
-    def guess(p: Any, _classes: Any, curve: Any) -> Any:
+    def guess(p: Any, classes: Any, curve: Any) -> Any:
         lowest = full(X, -math.inf)
-        return hmax(maximum(line(load(X, p, 0), curve), maximum(line(load(X, p, lanes), curve), lowest)))
+        return hmax(maximum(line(load(X, p, 0), curve), maximum(line(load(X, p, classes // 2), curve), lowest)))
 
     return guess
 
@@ -301,8 +300,7 @@ def guessed_sums(options: Options, device: SimpleNamespace, maximum_of: Any) -> 
                 if not high > base + reach:
                     break
                 base = high
-            high = max(high, base)  # of what lies far below the reference no maximum is known
-            if top != -math.inf and high > top:
+            if high > top != -math.inf:  # where nothing but -inf is, the loop knows no maximum
                 if j > 0:
                     so_far = total, 0.0, 0.0, mass, moment, 0.0, 0.0, 0.0
                     total, _, moment, _, _, _ = rescale(wide(top) - wide(high), j, so_far)

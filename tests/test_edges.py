@@ -1,6 +1,8 @@
 """The edges of the specification, each on every backend: logits far out, infinite, masked; one class and many; one row
 and none; and that neither threads nor chunks change a bit."""
 
+import itertools
+
 import mpmath
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import fusedloss as fl
 from fusedloss.layout import kind_of, layout
 
 INF, NAN = np.inf, np.nan
-LANES, ROWS = 12, 300
+LANES, ROWS = 12, 600
 """Few classes, of which kernels take many rows at once, and more, which they take row by row."""
 
 
@@ -26,8 +28,11 @@ def classes(request):
 
 
 def cross_entropy(x, target, device, **options):
-    """Row losses and the gradient of their sum."""
-    return fl.value_and_grad(fl.cross_entropy)(x, target, reduction="none", device=device, **options)
+    """Row losses and the gradient of their sum. Without it the losses, by a kernel of their own, are as good."""
+    losses, gradient = fl.value_and_grad(fl.cross_entropy)(x, target, reduction="none", device=device, **options)
+    alone = fl.cross_entropy(x, target, reduction="none", device=device, **options)
+    assert_close(alone, losses.astype(np.float64), 2, scale=1e-8)
+    return losses, gradient
 
 
 def one_hot(index, classes, dtype=np.float32):
@@ -86,6 +91,20 @@ class TestLargeOffsets:
         assert_close(gradient[:, low:], slopes, 2, scale=1)
         assert (gradient[:, :low] == 0).all()
 
+    @pytest.mark.parametrize(("classes", "offsets"), [(600, (-200, -60, -39, 39, 41, 89, 355, 1e4)), (5000, (-60, 41))])
+    def test_of_a_stretch_wherever_it_lies(self, backend, rng, kind, classes, offsets):
+        """What a row's maximum may be guessed from says nothing of the rest, nor one block of another."""
+        third, half, last = classes // 3, classes // 2, classes - 1
+        stretches = [slice(20), slice(half + 16), slice(third, half), slice(half, None), slice(last), slice(last, None)]
+        x = rng.standard_normal((len(offsets) * len(stretches), classes)).astype(np.float32)
+        for row, (offset, stretch) in zip(x, itertools.product(offsets, stretches), strict=True):
+            row[stretch] += offset
+        index = np.where(np.arange(len(x)) % 2, x.argmax(1), rng.integers(0, classes, len(x)))
+        losses, gradient = cross_entropy(x, target_of(kind, index, classes), backend)
+        want, slopes = exact(x, index)
+        assert_close(losses, want, 2, scale=1e-8)  # the sum is float64's
+        assert_close(gradient, slopes, 2, scale=1)
+
 
 class TestInfiniteLogits:
     def test_a_masked_class_is_as_if_it_were_not_there(self, backend, rng, kind, classes):
@@ -120,11 +139,11 @@ class TestInfiniteLogits:
         assert np.isfinite(gradient).all()
 
     @pytest.mark.parametrize("inner", [1, 3, 40])
-    @pytest.mark.parametrize("masked", [4500, 4999])
-    def test_a_leading_block_of_masked_classes(self, backend, rng, kind, masked, inner):
+    @pytest.mark.parametrize(("masked", "offset"), [(4500, 0), (4500, -1000), (4999, 0)])
+    def test_a_leading_block_of_masked_classes(self, backend, rng, kind, masked, offset, inner):
         """Longer than any block in which a kernel takes the classes, whether they lie side by side or apart."""
         x = np.full((1, 5000, inner), -INF, np.float32)
-        x[:, masked:] = rng.standard_normal((1, 5000 - masked, inner))
+        x[:, masked:] = rng.standard_normal((1, 5000 - masked, inner)) + offset
         index = rng.integers(masked, 5000, (1, inner))
         target = index if kind == "hard" else np.moveaxis(one_hot(index, 5000), -1, 1)
         losses, gradient = cross_entropy(x, target, backend, axis=1)
