@@ -29,7 +29,7 @@ KERNELS = {
     "loss": (make_rows, Options(F4, "loss", "hard"), {"znver4": 22, "haswell": 47}),
     "bfloat16 loss": (make_rows, Options(BF, "loss", "hard"), {"znver4": 21, "haswell": 49}),
     "gradient": (make_rows, GRADIENT, {"znver4": 22, "haswell": 47}),
-    "long rows": (make_rows, Options(F4, "loss", "hard", binary=True), {"znver4": 20, "haswell": 43}),
+    "long rows": (make_rows, Options(F4, "loss", "hard", binary=True), {"znver4": 19, "haswell": 43}),
     "long rows of bfloat16": (make_rows, Options(BF, "loss", "hard", binary=True), {"znver4": 20, "haswell": 46}),
     "kept": (make_rows, replace(GRADIENT, kept=True), {"znver4": 24, "haswell": 53}),
     "bfloat16 kept": (make_rows, replace(GRADIENT, kept=True, logits=FLUSHED), {"znver4": 24}),
