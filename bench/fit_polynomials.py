@@ -1,4 +1,4 @@
-"""Print the polynomial coefficients of `kernels/numerics.py`: ``python bench/fit_polynomials.py`` (needs mpmath)."""
+"""Print the coefficients of `kernels/coefficients.py`: ``python bench/fit_polynomials.py`` (needs mpmath)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .jit import kernel
-from .memory import fence, load, prefetch, stream
+from .memory import fence, load, stream
+from .prefetch import prefetch
 from .reductions import hsum
 from .simd import Format, full
 

@@ -11,7 +11,8 @@ from . import SEGMENT, simd
 from .calls import integers, reals
 from .element_parts import SETTINGS, Device, element_values, pointwise
 from .jit import apart, inline, kernel, splice
-from .memory import any_set, fence, fetch, first, poke_real, prefetch_vector, put, stream
+from .memory import any_set, fence, fetch, first, poke_real, put, stream
+from .prefetch import prefetch_vector
 from .reductions import hsum, lowest
 from .simd import Format, full, full_wide, narrow, select, wide
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from .cpu_parts import Options
 from .jit import inline, splice
-from .memory import first, load, load_indices, load_part, poke, poke_real, prefetch_vector, store_part
+from .memory import first, load, load_indices, load_part, poke, poke_real, store_part
+from .prefetch import prefetch_vector
 from .reductions import count, hsum
 from .simd import Format, full_wide, narrow, select, wide
 

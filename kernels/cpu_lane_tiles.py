@@ -8,7 +8,8 @@ from typing import Any
 
 from .cpu_parts import Options
 from .jit import apart, inline, splice
-from .memory import LINE, any_set, first, load, load_indices, load_part, prefetch, read, store
+from .memory import LINE, any_set, first, load, load_indices, load_part, read, store
+from .prefetch import prefetch
 from .simd import Format, as_index, full_index, full_wide, iota, wide
 from .tiles import turn_in, turn_out
 

@@ -19,17 +19,8 @@ from .cpu_finish import loss_tally, tile_results
 from .cpu_lane_tiles import HELD_CLASSES, is_piped, lane_holder, lane_places, lane_weights
 from .cpu_parts import Options, arguments, device_functions, output_terms
 from .jit import apart, inline, kernel, splice
-from .memory import (
-    any_set,
-    first,
-    load,
-    peek,
-    prefetch_vector,
-    read,
-    store,
-    store_indices,
-    write,
-)
+from .memory import any_set, first, load, peek, read, store, store_indices, write
+from .prefetch import prefetch_vector
 from .reductions import lowest
 from .simd import Format, as_index, following, full, full_index, full_wide, maximum, select, wide
 from .tiles import hold

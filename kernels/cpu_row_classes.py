@@ -9,8 +9,9 @@ from typing import Any
 
 from .cpu_parts import Options
 from .jit import apart, inline, splice
-from .memory import first, load, load_part, prefetch_vector, store
+from .memory import first, load, load_part, store
 from .pairs import load_two
+from .prefetch import prefetch_vector
 from .simd import Format
 
 BLOCK = 4096

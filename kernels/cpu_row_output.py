@@ -10,8 +10,9 @@ from typing import Any
 from .cpu_parts import Options, output_terms
 from .cpu_row_classes import BLOCK, class_loaders, row_bender
 from .jit import apart, inline, splice
-from .memory import LINE, first, load, prefetch_vector, store_part
+from .memory import LINE, first, load, store_part
 from .pairs import load_two, ramp_two, store_two, stream_two
+from .prefetch import prefetch_vector
 from .simd import Format, full, ramp
 
 
@@ -40,15 +41,23 @@ def row_values(options: Options, device: SimpleNamespace, order: Format) -> Any:
     return two, part
 
 
-def row_writer(options: Options, device: SimpleNamespace) -> Any:
-    """Write classes [j, end) of a row of the output; `factors` as `row_parts` describes them.
+def row_stores(options: Options, device: SimpleNamespace, order: Format) -> Any:
+    """Write two vectors of the output, past the caches if it is streamed, or one in part.
 
     While a long row is written, as much is asked for from `onward` on: memory does both in less time than one by one.
     """
-    X, lanes, size, streamed = options.logits, options.logits.lanes, options.logits.itemsize, options.streamed
-    kept, Both = options.kept, replace(X, lanes=2 * lanes)
-    order = options.real if kept or options.bent else X  # what was stored before lies in the order of its classes
-    hard, both, (two_values, part_value) = options.target == "hard", 2 * lanes, row_values(options, device, order)
+    X, kept, streamed = options.logits, options.kept, options.streamed
+    size, both, (two_values, part_value) = X.itemsize, replace(X, lanes=2 * X.lanes), row_values(options, device, order)
+
+    @splice
+    def two(row: Any, onward: Any, out: Any, k: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
+        if not kept:
+            prefetch_vector(both, onward + k * size)
+        g, h = two_values(row, k, hot, top, factors, curve)
+        if streamed:
+            stream_two(order, X, out, k, g, h)
+        else:
+            store_two(order, X, out, k, g, h)
 
     @inline
     def part(row: Any, out: Any, k: Any, n: Any, target: Any, top: Any, factors: Any, curve: Any) -> Any:
@@ -56,15 +65,14 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
         hot = ramp(X) == full(X, target - k)
         store_part(X, out, k, mask, part_value(row, k, mask, hot, top, factors, curve))
 
-    @splice
-    def two(row: Any, onward: Any, out: Any, k: Any, hot: Any, top: Any, factors: Any, curve: Any) -> Any:
-        if not kept:
-            prefetch_vector(Both, onward + k * size)
-        g, h = two_values(row, k, hot, top, factors, curve)
-        if streamed:
-            stream_two(order, X, out, k, g, h)
-        else:
-            store_two(order, X, out, k, g, h)
+    return two, part
+
+
+def row_writer(options: Options, device: SimpleNamespace) -> Any:
+    """Write classes [j, end) of a row of the output; `factors` as `row_parts` describes them."""
+    X, lanes, size, streamed = options.logits, options.logits.lanes, options.logits.itemsize, options.streamed
+    order = options.real if options.kept or options.bent else X  # what was stored lies in the order of its classes
+    hard, both, (two, part) = options.target == "hard", 2 * lanes, row_stores(options, device, order)
 
     @inline
     def write(row: Any, onward: Any, out: Any, j: Any, end: Any, target: Any, top: Any, factors: Any,

@@ -12,7 +12,6 @@ from numba.extending import intrinsic
 from .jit import processor_has
 from .simd import F32, F64, I32, I64, Format, FormatType, Vector, llvm, splat
 
-BYTE = ir.IntType(8).as_pointer()
 LINE = 64  # bytes
 
 
@@ -136,46 +135,6 @@ def fence(_typingctx: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
-
-
-@intrinsic
-def prefetch(_typingctx: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, which need not exist."""
-
-    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        _prefetch(builder, args[0])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
-
-
-@intrinsic
-def prefetch_vector(_typingctx: Any, fmt: Any, address: Any) -> Any:
-    """Ask for the cache lines of a vector at an address, which need not exist."""
-    size = fmt.format.lanes * fmt.format.itemsize
-
-    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        for offset in range(0, size, LINE):
-            _prefetch(builder, builder.add(args[1], I64(offset)))
-        return context.get_dummy_value()
-
-    return types.void(fmt, types.int64), codegen
-
-
-@intrinsic
-def prefetch_to_write(_typingctx: Any, address: Any) -> Any:
-    """Ask for a cache line that will be written in part, at an address that need not exist."""
-
-    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        _prefetch(builder, args[0], write=1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
-
-
-def _prefetch(builder: Any, address: Any, write: int = 0) -> None:
-    pointer = builder.inttoptr(address, BYTE)
-    llvm(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(write), I32(3), I32(1))
 
 
 def leading(builder: Any, lanes: int, number: Any) -> Any:
