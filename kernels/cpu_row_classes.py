@@ -18,13 +18,20 @@ BLOCK = 4096
 """How many classes are worked on at a time, so that they fit the first cache."""
 KEPT = BLOCK + 64
 """Room for what is made of a block's classes, to the end of a vector."""
+BENT = 32768
+"""How many bent logits of a row are kept for its output; the second cache has room for them."""
 ABREAST = 8
 """So many vectors of 512 bits are bent side by side: the steps of one would wait for each other."""
 
 
+def _bent_room(options: Options) -> int:
+    return BENT if options.output and not options.kept else 0
+
+
 def kept_columns(options: Options) -> int:
     """How many vectors a row's last place needs: for exponentials, if they are kept, and then for bent logits."""
-    return KEPT // options.logits.lanes * (options.kept + options.bent) or 1
+    bent = _bent_room(options) + KEPT if options.bent else 0
+    return (KEPT * options.kept + bent) // options.logits.lanes or 1
 
 
 @cache
@@ -48,23 +55,27 @@ def _bend(X: Format, R: Format, transform: Any, abreast: int) -> Any:
 
 
 def row_bender(options: Options, device: SimpleNamespace) -> Any:
-    """The row from which classes [j, end), at most a block, are read; `anew`, their logits are bent before.
+    """The row from which classes [j, end), at most a block, are read: their logits are bent before.
 
-    They go to the row's last place, by a loop of their own: of one class's bending and summing most operations wait for
-    each other, and a processor looks ahead at so many only. Meanwhile as much is asked for from `onward` on.
+    `again` where a pass before has bent them, and they are kept. They go to the row's last place, by a loop of their
+    own: of one class's bending and summing most operations wait for each other, and a processor looks ahead at so many
+    only. Meanwhile as much is asked for from `onward` on.
     """
     bent, abreast = options.bent, ABREAST if options.looked_up else 1
     bend = _bend(options.logits, options.real, device.transform, abreast)
     size, real_size = options.logits.itemsize, options.real.itemsize
-    place = KEPT * real_size if options.kept else 0
+    place, room = KEPT * real_size if options.kept else 0, BLOCK if options.kept else _bent_room(options)
 
     @splice
-    def of_block(row: Any, onward: Any, j: Any, end: Any, anew: Any, curve: Any) -> Any:
+    def of_block(row: Any, onward: Any, j: Any, end: Any, again: Any, curve: Any) -> Any:
         if not bent:
             return row
-        if anew:
-            bend(row[0] + j * size, onward + j * size, row[3] + place, end - j, curve)
-        return row[3] + place - j * real_size, row[1], row[2], row[3]
+        start = row[3] + place
+        if end > room:  # in the place of the last block
+            start += (room - j) * real_size
+        if not again or end > room:
+            bend(row[0] + j * size, onward + j * size, start + j * real_size, end - j, curve)
+        return start, row[1], row[2], row[3]
 
     return of_block
 

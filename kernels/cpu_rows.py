@@ -74,7 +74,7 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
             onward = following - j * size
             if end < classes:  # as many classes, to the end of the row at most
                 onward = row[0] + (min(end, classes - (end - j)) - j) * size
-            source = of_block(row, onward, j, end, True, curve)
+            source = of_block(row, onward, j, end, False, curve)
             peak, block, exact, scores = sums_of(source, onward, j, end, base, target, z_target, curve)
             exact = share(exact, j <= target < end, target_mass, z_target, base)
             total, shift, seen = total + block[0], shift + block[1], seen + block[2]
@@ -115,7 +115,7 @@ def guessed_sums(options: Options, device: SimpleNamespace) -> Any:
             if end == classes:
                 onward, coming = following, guess(following, span, curve)
             onward += max(AHEAD - (end - j) * size, 0) - j * size
-            source = of_block(row, onward, j, end, True, curve)
+            source = of_block(row, onward, j, end, False, curve)
             while True:
                 high, block, exact, _ = sums_of(source, onward, j, end, base, target, z_target, curve)
                 if not high > base + reach:
@@ -201,7 +201,7 @@ def make_rows(options: Options) -> Any:
                 seen = report(row, number, classes, places[2], (top, d, target, z_target), found, curve)
                 put_aside(room, lane, (seen, d, 0.0 if masked else weight), shift, exact, scores)
                 if output:
-                    write(row, onward, written, classes, target, top, d, exact[0], weight, terms, curve)
+                    write(row, onward, written, classes, span, target, top, d, exact[0], weight, terms, curve)
             if result != "" and (lane == lanes - 1 or number == hi - 1):
                 results(first(W, lane + 1), number - lane, classes, places, take_back(room), terms)
         if result == "loss":
