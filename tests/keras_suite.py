@@ -242,7 +242,8 @@ def digits():
 def trained(loss, targets, activation, epochs=3, weights=None, **options):
     """A model that has learnt digits, and its history."""
     keras.utils.set_random_seed(0)
-    layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(10, activation)]
+    # Smooth: a value that is rounded to the other side of a kink of relu takes another path from there.
+    layers = [keras.layers.Dense(32, "tanh"), keras.layers.Dense(10, activation)]
     model = keras.Sequential([keras.Input((64,)), *layers])
     model.compile(keras.optimizers.Adam(1e-2), loss=loss, weighted_metrics=["accuracy"], **options)
     data, _ = digits()
@@ -270,7 +271,7 @@ def test_digits_are_learnt_as_with_keras(kind):
     np.testing.assert_allclose(ours[1]["loss"], theirs[1]["loss"], rtol=3e-6)
     for got, wanted in zip(ours[0].get_weights(), theirs[0].get_weights(), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5)
-    assert ours[1]["loss"][-1] < 0.6 * ours[1]["loss"][0]
+    assert ours[1]["loss"][-1] < 0.65 * ours[1]["loss"][0]
     if kind == "classes":
         assert ours[1]["accuracy"][-1] > 0.83
 
