@@ -54,9 +54,9 @@ if __name__ == "__main__":
         print("EXP2", real, exp_ratio(degree, mp.mpf(2), mp.mpf(1) / 2))
     for real, degree in {"float32": 4, "float64": 10}.items():
         print("EXP_SUMMED", real, exp_ratio(degree, mp.e, mp.log(2) / 2))
-    for name, degrees in {"EXP_LOOKED_UP": (2, 5), "EXP_LOOKED_UP_SUMMED": (1, 5)}.items():
-        for real, degree, parts in zip(("float32", "float64"), degrees, (32, 16), strict=True):
-            print(name, real, exp_ratio(degree, mp.e, mp.log(2) / 2 / parts))
+    for name, degrees in {"EXP_LOOKED_UP": (3, 2, 5), "EXP_LOOKED_UP_SUMMED": (2, 1, 5)}.items():
+        for degree, parts in zip(degrees, (8, 32, 16), strict=True):
+            print(name, parts, exp_ratio(degree, mp.e, mp.log(2) / 2 / parts))
     bound = mp.log(2) / 2 * mp.mpf("1.0001")
     for real, degree in {"float32": 4, "float64": 10}.items():
         print("EXPM1", real, interpolate(expm1_rest, -bound, bound, degree))

@@ -22,10 +22,10 @@ from .cpu_lane_tiles import FEW_CLASSES, HELD_CLASSES
 from .cpu_lanes import make_lanes
 from .cpu_parts import Options
 from .cpu_probs import make_probs
-from .cpu_row_classes import BLOCK
+from .cpu_row_classes import most_kept
 from .cpu_rows import make_rows
 from .element_parts import settings_of
-from .jit import processor_has
+from .jit import registers
 from .memory import LINE
 from .row_parts import Flags
 from .simd import Format
@@ -63,7 +63,12 @@ def logits_format(dtype: np.dtype[Any]) -> Format:
 
 def _abreast(fmt: Format, vectors: int) -> Format:
     """So many vectors of a format side by side, where there are registers for them."""
-    return replace(fmt, lanes=fmt.lanes * vectors) if processor_has("avx512f") else fmt
+    return replace(fmt, lanes=fmt.lanes * vectors) if registers() == 512 else fmt
+
+
+def row_format(fmt: Format) -> Format:
+    """How logits of a row are loaded: a register of 256 bits at a time where none is wider; there are only sixteen."""
+    return replace(fmt, lanes=fmt.lanes // 2) if registers() == 256 and fmt.code == "f4" else fmt
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -116,16 +121,18 @@ def _fitted(flags: Flags, x: Form, target: Form | None, out: Form | None, stream
     in_rows, turned = side_by_side and classes > FEW_CLASSES, side_by_side and inner == 1
     gathered = not (in_rows or turned) and (not _dense(2, x, target, out) or inner < fmt.lanes)
     bundle, tile = _abreast(fmt, BUNDLE), outer if turned else inner
-    if not (in_rows or gathered or tile < bundle.lanes):
+    if in_rows:
+        fmt = row_format(fmt)
+    elif not (gathered or tile < bundle.lanes):
         fmt = bundle
     aimed = target or flags.result == "score"  # scores without a target are those of masked rows
     options = Options(
         fmt, **flags._asdict(), target="soft" if soft else "hard" if aimed else "",
         soft=replace(memory_format(target[0], fmt.real), lanes=fmt.lanes) if target and soft else None,
-        looked_up=processor_has("avx512f"),
+        registers=registers(),
     )  # fmt: skip
     if in_rows:
-        kept = classes <= BLOCK and flags.output == "gradient"
+        kept = classes <= most_kept(options) and flags.output == "gradient"
         binary = classes >= BINARY_CLASSES and not (kept or flags.smoothed or flags.result == "score")
         kernel = _rows(replace(options, streamed=streamed, kept=kept, binary=binary))
     else:

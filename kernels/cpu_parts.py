@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import numerics, simd
+from . import numerics, roots, simd
 from .calls import integers, reals
 from .jit import inline, splice
-from .roots import table_pow2
 from .row_parts import Flags, curves, kept_value, output_factors, output_value, row_loss
 from .simd import Format, fma, full, maximum, narrow, select, wide
 
@@ -36,7 +35,7 @@ class Options:
     gathered: bool = False  # lane kernels: rows that do not lie side by side
     held: bool = False  # lane kernels: few classes, which are copied before they are worked on
     turned: bool = False  # lane kernels: few classes that lie side by side, turned as they are copied
-    looked_up: bool = False  # exponentials by powers of two in registers of 512 bits
+    registers: int = 128  # so many bits have the processor's: 512 those of AVX-512, 256 those of AVX2
 
     @property
     def real(self) -> Format:
@@ -49,9 +48,14 @@ class Options:
         return self.transform == "softcap"
 
     @property
+    def wide(self) -> bool:
+        """Whether registers have 512 bits, and so there are 32 of them."""
+        return self.registers == 512
+
+    @property
     def packed(self) -> bool:
         """Whether maxima are found of 16 bits as they lie: where registers are wide and many, and nothing scales."""
-        return self.looked_up and self.logits.itemsize == 2 and not self.transform
+        return self.wide and self.logits.itemsize == 2 and not self.transform
 
     @property
     def guessed(self) -> bool:
@@ -59,7 +63,7 @@ class Options:
 
         In float64 the sums would keep less of what lies far above the guess; 16 bits wait for no memory.
         """
-        return self.binary and self.looked_up and self.logits.code == "f4"
+        return self.binary and self.logits.code == "f4"
 
     @property
     def real_type(self) -> Any:
@@ -110,17 +114,17 @@ def device_functions(options: Options) -> SimpleNamespace:
     """The formulas in these options' arithmetic type, for vectors and scalars alike."""
     real = options.real_type
     exp, log = numerics.exponential(inline, simd, real), numerics.logarithm(inline, simd, real)
-    table, binary = table_pow2 if options.looked_up else None, options.binary
+    table, binary = roots.table(real, options.registers), options.binary
     term = numerics.summand(inline, simd, real, table, binary=binary)
     device = SimpleNamespace(exp=exp, log=log, **vars(numerics.row_formulas(splice, simd)))
     device.transform, device.line, device.bend = _curves(options.transform, real)
     device.step, (device.pair, device.fold) = _step(options, term, numerics.logarithm(inline, simd)), _folds(options)
-    device.term, device.origin = term, numerics.origin(inline, simd, real, looked_up=options.looked_up, binary=binary)
+    device.term, device.origin = term, numerics.origin(inline, simd, real, table, binary=binary)
     device.rescale = _rescale(options, exp)
     if options.logits.itemsize == 2:
         exp = _product(term, device.origin, real)
-    elif options.looked_up:
-        exp = numerics.table_exponential(inline, simd, real, table_pow2)
+    elif table:
+        exp = numerics.table_exponential(inline, simd, real, table)
     device.value = output_value(options, splice, simd, real, exp)
     device.kept_value = kept_value(options, splice, simd, real)
     device.loss, device.factors = row_loss(options, splice, simd, device), output_factors(options, splice)

@@ -192,7 +192,7 @@ def block_sums(options: Options, device: SimpleNamespace) -> Any:
     X, R, lanes, scored = options.logits, options.real, options.logits.lanes, options.result == "score"
     (two, part), fold, origin = block_vectors(options, device), device.fold, device.origin
     mark_of, unit = target_mark(options), reference_term(options, device)
-    spared = scored and options.looked_up  # with fewer registers, another sum would cost more than an addition
+    spared = scored and options.wide  # with fewer registers, another sum would cost more than an addition
     no_peak_yet, _, highest = peak_keeper(X, device.line, options.packed)
     binary, order = options.binary, R if options.bent else X
 

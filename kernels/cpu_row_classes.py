@@ -9,29 +9,60 @@ from typing import Any
 
 from .cpu_parts import Options
 from .jit import apart, inline, splice
-from .memory import first, load, load_part, store
+from .memory import first, load, load_part, peek, poke, store
 from .pairs import load_two
 from .prefetch import prefetch_vector
 from .simd import Format
 
 BLOCK = 4096
 """How many classes are worked on at a time, so that they fit the first cache."""
-KEPT = BLOCK + 64
-"""Room for what is made of a block's classes, to the end of a vector."""
-BENT = 32768
-"""How many bent logits of a row are kept for its output; the second cache has room for them."""
-ABREAST = 8
-"""So many vectors of 512 bits are bent side by side: the steps of one would wait for each other."""
+BLOCKS = 8
+"""How many blocks of a row are kept for its output, bent logits or exponentials: the second cache has room for them."""
+ROOM = 64
+"""Room after what is made of classes: to the end of a vector."""
+ABREAST = {512: 8, 256: 4, 128: 4}
+"""So many registers of these bits are bent side by side: the steps of one would wait for each other."""
 
 
-def _bent_room(options: Options) -> int:
-    return BENT if options.output and not options.kept else 0
+def most_kept(options: Options) -> int:
+    """Up to how many classes' exponentials are kept for the output: a block's, or more where making them takes long."""
+    return BLOCK if options.wide or options.bent else BLOCKS * BLOCK
+
+
+def most_bent(options: Options) -> int:
+    """Up to how many bent logits are kept for the output."""
+    return 0 if not options.output else BLOCK if options.kept else BLOCKS * BLOCK
+
+
+def _rooms(options: Options) -> tuple[int, int]:
+    """For how many exponentials there is room in a row's last place, and for how many bent logits after them."""
+    kept, bent = most_kept(options) + ROOM, most_bent(options) + BLOCK + ROOM
+    return kept * options.kept, bent * options.bent
 
 
 def kept_columns(options: Options) -> int:
-    """How many vectors a row's last place needs: for exponentials, if they are kept, and then for bent logits."""
-    bent = _bent_room(options) + KEPT if options.bent else 0
-    return (KEPT * options.kept + bent) // options.logits.lanes or 1
+    """How many vectors a row's last place needs: last come the references of the blocks that are kept."""
+    return (sum(_rooms(options)) + ROOM) // options.logits.lanes
+
+
+def references(options: Options, device: SimpleNamespace) -> Any:
+    """Keep the reference of the exponentials of the block that begins with class j; what takes them to the row's."""
+    R, many, size = options.real, options.kept and most_kept(options) > BLOCK, options.real.itemsize
+    at, one, exp = sum(_rooms(options)) * size, options.real_type(1), device.exp
+
+    @splice
+    def keep(row: Any, j: Any, span: Any, ref: Any) -> Any:
+        if many:
+            poke(R, row[3] + at + j // span * size, ref)
+
+    @splice
+    def fall(row: Any, j: Any, span: Any, top: Any) -> Any:
+        if not many:
+            return one
+        ref = peek(R, row[3] + at + j // span * size)
+        return one if ref == top else exp(ref - top)
+
+    return keep, fall
 
 
 @cache
@@ -61,10 +92,11 @@ def row_bender(options: Options, device: SimpleNamespace) -> Any:
     own: of one class's bending and summing most operations wait for each other, and a processor looks ahead at so many
     only. Meanwhile as much is asked for from `onward` on.
     """
-    bent, abreast = options.bent, ABREAST if options.looked_up else 1
+    bent, bits = options.bent, options.registers
+    abreast = ABREAST[bits] * bits // 8 // (options.real.itemsize * options.real.lanes) or 1
     bend = _bend(options.logits, options.real, device.transform, abreast)
     size, real_size = options.logits.itemsize, options.real.itemsize
-    place, room = KEPT * real_size if options.kept else 0, BLOCK if options.kept else _bent_room(options)
+    place, room = _rooms(options)[0] * real_size, most_bent(options)
 
     @splice
     def of_block(row: Any, onward: Any, j: Any, end: Any, again: Any, curve: Any) -> Any:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .cpu_parts import Options, output_terms
-from .cpu_row_classes import class_loaders, row_bender
+from .cpu_row_classes import class_loaders, references, row_bender
 from .jit import apart, inline, splice
 from .memory import LINE, first, load, store_part
 from .pairs import load_two, ramp_two, store_two, stream_two
@@ -106,18 +106,19 @@ def row_writer(options: Options, device: SimpleNamespace) -> Any:
 
 
 def row_output(options: Options, device: SimpleNamespace) -> Any:
-    """Write a row of the output, from the sums over its classes: where logits are bent, in the blocks of those sums."""
+    """Write a row of the output, from the sums over its classes: in their blocks, if they kept anything of them."""
     write, factors, of_block = row_writer(options, device), output_terms(options, device), row_bender(options, device)
-    bent = options.bent
+    in_blocks, (_, fall) = options.bent or options.kept, references(options, device)
 
     @splice
     def output(row: Any, onward: Any, out: Any, classes: Any, span: Any, target: Any, top: Any, d: Any, mass: Any,
                weight: Any, terms: Any, curve: Any) -> Any:  # fmt: skip
-        of_row, j = factors(mass, top, d, weight, classes, terms), 0
+        (gain, hit, uniform), j = factors(mass, top, d, weight, classes, terms), 0
         while j < classes:
-            end = min(j + span, classes) if bent else classes
+            end = min(j + span, classes) if in_blocks else classes
             source = of_block(row, onward, j, end, True, curve)
-            write(source, onward, out, j, end, target, top, of_row, curve)
+            of_classes = gain * fall(row, j, span, top), hit, uniform
+            write(source, onward, out, j, end, target, top, of_classes, curve)
             j = end
 
     return output

@@ -21,7 +21,7 @@ import numpy as np
 from .cpu_finish import SUMS, loss_tally, shelf, tile_format, tile_results
 from .cpu_parts import Options, arguments, device_functions
 from .cpu_row_blocks import AHEAD, block_maximum, block_sums, maximum_guess
-from .cpu_row_classes import BLOCK, kept_columns, row_bender
+from .cpu_row_classes import BLOCK, kept_columns, references, row_bender
 from .cpu_row_output import row_eraser, row_output
 from .cpu_row_scores import row_report
 from .jit import inline, kernel, splice
@@ -55,7 +55,7 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
     """
     R, size, maximum_of = options.real, options.logits.itemsize, block_maximum(options.logits, device.line)
     sums_of, rescale, bend = block_sums(options, device), device.rescale, device.bend
-    of_block, share = row_bender(options, device), target_share(options)
+    of_block, share, (keep, _) = row_bender(options, device), target_share(options), references(options, device)
 
     @splice
     def sums(row: Any, following: Any, classes: Any, span: Any, target: Any, z_target: Any, target_mass: Any, peak: Any,
@@ -71,6 +71,7 @@ def row_sums(options: Options, device: SimpleNamespace) -> Any:
                     total, shift, moment, energy, rest, square = rescale(wide(top) - wide(peak), j, so_far)
                 top, top_at = peak, j
             base = narrow(R, 0.0) if top == -math.inf else top  # nothing but -inf so far: 0 lets a NaN show
+            keep(row, j, span, top)
             onward = following - j * size
             if end < classes:  # as many classes, to the end of the row at most
                 onward = row[0] + (min(end, classes - (end - j)) - j) * size

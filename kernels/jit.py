@@ -65,6 +65,11 @@ def processor_has(feature: str) -> bool:
     return f"+{feature}" in cpu_target.target_context.codegen().magic_tuple()[-1].split(",")
 
 
+def registers() -> int:
+    """How many bits have the vector registers of the processor that kernels are compiled for: 512, 256 or 128."""
+    return 512 if processor_has("avx512f") else 256 if processor_has("avx2") else 128
+
+
 def _renamed(function: Any) -> Any:
     """Give a function a name that no other process uses.
 

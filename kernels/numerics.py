@@ -26,12 +26,10 @@ LN2_REST = {np.float32: -1.904654299957768e-09, np.float64: 2.3190468138462996e-
 LN2, LOG2E = math.log(2), math.log2(math.e)
 LEAST = {np.float32: -127 * LN2, np.float64: -1023 * LN2}
 """Where e^t is taken for 0: the exponent's bits are."""
-PARTS = {np.float32: 32, np.float64: 16}
-"""The powers of two from 1 to 2 that are looked up: as many as two registers of 512 bits hold."""
-TABLE_MAGIC = {np.float32: 1.5 * 2**23 / PARTS[np.float32], np.float64: 1.5 * 2**52 / PARTS[np.float64]}
-"""1.5·2^mantissa/PARTS rounds to a multiple of 1/PARTS, and leaves the number of PARTS in the low bits."""
 MAGIC = {np.float32: 1.5 * 2**23 + 127, np.float64: 1.5 * 2**52 + 1023}
 """1.5·2^mantissa rounds what it is added to to an integer, and leaves it, plus the exponent's bias, in the low bits."""
+TABLE_MAGIC = {np.float32: 1.5 * 2**23, np.float64: 1.5 * 2**52}
+"""Over the parts of a table it rounds to a multiple of one over them, and leaves their number in the low bits."""
 LN2_PARTS = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
 """log 2 as a float64 whose products with small integers are exact, and the rest (fdlibm)."""
 LEAST_LOG, LEAST_PRODUCT = -100.0, 1e-12
@@ -79,14 +77,14 @@ def exponential(jit: Jit, ops: Any, real: Any, *, gradual: bool = False) -> Call
 
 
 @cache
-def table_exponential(jit: Jit, ops: Any, real: Any, table_pow2: Any) -> Callable[..., Any]:
-    """e^t as `exponential` gives it, by 2^n with n a multiple of 1/PARTS, which `table_pow2` looks up.
+def table_exponential(jit: Jit, ops: Any, real: Any, table: Any) -> Callable[..., Any]:
+    """e^t as `exponential` gives it, by 2^n with n a multiple of 1/table.parts, which `table.pow2` looks up.
 
     The rest r = t - n·log 2 is so small that its polynomial is short.
     """
-    log2e, raised, least = real(LOG2E), real(TABLE_MAGIC[real]), real(LEAST[real])
-    ln2, ln2_rest, fma, maximum = real(LN2), real(LN2_REST[real]), ops.fma, ops.maximum
-    ratio = polynomial(jit, ops, tuple(real(c) for c in EXP_LOOKED_UP[real]))
+    log2e, raised, least = real(LOG2E), real(TABLE_MAGIC[real] / table.parts), real(LEAST[real])
+    ln2, ln2_rest, fma, maximum, pow2 = real(LN2), real(LN2_REST[real]), ops.fma, ops.maximum, table.pow2
+    ratio = polynomial(jit, ops, tuple(real(c) for c in EXP_LOOKED_UP[table.parts]))
 
     @jit
     def exp(t: Any) -> Any:
@@ -94,23 +92,23 @@ def table_exponential(jit: Jit, ops: Any, real: Any, table_pow2: Any) -> Callabl
         shifted = fma(t, log2e, raised)
         n = raised - shifted
         r = fma(n, ln2_rest, fma(n, ln2, t))
-        power = table_pow2(shifted)
+        power = pow2(shifted)
         return fma(power, r * ratio(r), power)
 
     return exp
 
 
 @cache
-def summand(jit: Jit, ops: Any, real: Any, table_pow2: Any = None, *, binary: bool = False) -> Callable[..., Any]:
+def summand(jit: Jit, ops: Any, real: Any, table: Any = None, *, binary: bool = False) -> Callable[..., Any]:
     """e^t as a product of two, for the terms of a sum that has a term 1, and t >= LEAST; `raised` is that of `origin`.
 
-    Within 3 ulp, and |t|/16 more for a small one; 1 times 1 at 0, and 0 at LEAST. With `table_pow2` as in
+    Within 3 ulp, and |t|/16 more for a small one; 1 times 1 at 0, and 0 at LEAST. With a `table` as in
     `table_exponential`. A `binary` one is 2^(t·log2(e) - c), with the c of any `origin` and log2(e) as it is rounded:
     |t|/4 more.
     """
     log2e, ln2, ln2_rest, single = real(LOG2E), real(LN2), real(LN2_REST[real]), real is np.float32
-    fma, pow2 = ops.fma, table_pow2 or ops.pow2
-    coefficients = (EXP_LOOKED_UP_SUMMED if table_pow2 else EXP_SUMMED)[real]
+    fma, pow2 = ops.fma, table.pow2 if table else ops.pow2
+    coefficients = EXP_LOOKED_UP_SUMMED[table.parts] if table else EXP_SUMMED[real]
     if binary:
         coefficients = tuple(c * LN2 ** (len(coefficients) - k) for k, c in enumerate(coefficients))
     power = polynomial(jit, ops, tuple(real(c) for c in (*coefficients, 1)))
@@ -131,14 +129,14 @@ def summand(jit: Jit, ops: Any, real: Any, table_pow2: Any = None, *, binary: bo
 
 
 @cache
-def origin(jit: Jit, ops: Any, real: Any, *, looked_up: bool, binary: bool) -> Callable[..., Any]:
+def origin(jit: Jit, ops: Any, real: Any, table: Any = None, *, binary: bool = False) -> Callable[..., Any]:
     """What makes e^(z - ref) of a `summand`: what z is lowered by, its least value then, and what raises it.
 
     A `binary` one lowers nothing, unless ref is huge: what raises z·log2(e), exactly, is less by c, the multiple of the
     summand's grain that is next to ref·log2(e). So ref has no term 1, but one that all the others may be divided by.
     """
     log2e, ln2, zero, least = real(LOG2E), real(LN2), real(0), real(LEAST[real])
-    raised = real((TABLE_MAGIC if looked_up else MAGIC)[real])
+    raised = real(TABLE_MAGIC[real] / table.parts if table else MAGIC[real])
     absolute, huge = ops.absolute, raised / real(8)
 
     @jit

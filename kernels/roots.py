@@ -1,15 +1,20 @@
-"""Powers of two whose fraction is looked up in a table of roots, which two registers of 512 bits hold."""
+"""Powers of two whose fraction is looked up in a table of roots, which one or two registers hold."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
 
-from .numerics import PARTS
 from .simd import F32, F64, I32, I64, Vector, elementwise, llvm, picks
+
+
+class Table(NamedTuple):
+    """The powers of two from 1 to 2 that are looked up, and what looks them up."""
+
+    parts: int
+    pow2: Any
 
 
 def _in_registers(builder: Any, emit: Any, meet: Vector, value: Any, lanes: int) -> Any:
@@ -22,28 +27,42 @@ def _in_registers(builder: Any, emit: Any, meet: Vector, value: Any, lanes: int)
     return pieces[0]
 
 
-def _table_pow2(builder: Any, meet: Vector, shifted: Any) -> Any:
-    single = meet.scalar == types.float32
-    suffix, mantissa, kind, integer = ("ps", 23, F32, I32) if single else ("pd", 52, F64, I64)
-    real, whole = (np.float32, np.int32) if single else (np.float64, np.int64)
-    parts = PARTS[real]
-    step, lanes = mantissa - parts.bit_length() + 1, parts // 2
+def _table(real: type, parts: int, lanes: int) -> Table:
+    """2^n for n a multiple of 1/parts, from its sum with 1.5·2^mantissa over that, so many lanes at a time.
+
+    The low bits of the sum are the place of 2 to the fraction in a table, and, shifted, what its exponent is raised by
+    and what the table has been lowered by.
+    """
+    mantissa, kind, integer, whole = (23, F32, I32, np.int32) if real is np.float32 else (52, F64, I64, np.int64)
+    step = mantissa - parts.bit_length() + 1
     roots = np.exp2(np.arange(parts) / parts).astype(real).view(whole) - (np.arange(parts, dtype=whole) << step)
     bits, places = ir.VectorType(integer, lanes), ir.VectorType(kind, lanes)
-    low, high = (ir.Constant(places, [kind(float(root)) for root in half]) for half in np.split(roots.view(real), 2))
+    held = [ir.Constant(places, [kind(float(root)) for root in part]) for part in roots.view(real).reshape(-1, lanes)]
+    suffix = "ps" if kind == F32 else "pd"
 
-    def emit(shifted: Any) -> Any:
+    def look_up(builder: Any, at: Any) -> Any:
+        if len(held) == 2:
+            return llvm(builder, f"llvm.x86.avx512.vpermi2var.{suffix}.512", places, held[0], at, held[1])
+        return llvm(builder, "llvm.x86.avx2.permps", places, held[0], at)
+
+    def emit(builder: Any, shifted: Any) -> Any:
         at = builder.bitcast(shifted, bits)
-        root = llvm(builder, f"llvm.x86.avx512.vpermi2var.{suffix}.512", places, low, at, high)
         raised = builder.shl(at, ir.Constant(bits, [integer(step)] * lanes))
-        return builder.bitcast(builder.add(builder.bitcast(root, bits), raised), places)
+        return builder.bitcast(builder.add(builder.bitcast(look_up(builder, at), bits), raised), places)
 
-    return _in_registers(builder, emit, meet, shifted, lanes)
+    def pow2(builder: Any, meet: Vector, shifted: Any) -> Any:
+        return _in_registers(builder, lambda piece: emit(builder, piece), meet, shifted, lanes)
+
+    return Table(parts, elementwise(pow2, 1))
 
 
-table_pow2 = elementwise(_table_pow2, 1)
-"""2^n for n a multiple of 1/32 (1/16 in float64), from its sum with 1.5·2^mantissa over that; needs AVX-512.
+_TABLES = {
+    (np.float32, 512): _table(np.float32, 32, 16),
+    (np.float64, 512): _table(np.float64, 16, 8),
+    (np.float32, 256): _table(np.float32, 8, 8),
+}
 
-The low bits of the sum are the place of 2 to the fraction in a table, and, shifted, what its exponent is raised by and
-what the table has been lowered by.
-"""
+
+def table(real: type, registers: int) -> Table | None:
+    """The table that registers of so many bits look up, if they do: those of AVX-512 and of AVX2."""
+    return _TABLES.get((real, registers))

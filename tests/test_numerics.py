@@ -2,15 +2,20 @@
 
 import numpy as np
 import pytest
-from fusedloss.kernels import numerics, simd
+from fusedloss.kernels import jit, numerics, simd
 from fusedloss.kernels.calls import address
-from fusedloss.kernels.jit import POLICY, inline, processor_has
+from fusedloss.kernels.jit import POLICY, inline
 from fusedloss.kernels.memory import load, store
-from fusedloss.kernels.roots import table_pow2
+from fusedloss.kernels.roots import table
 from fusedloss.kernels.simd import Format
 from numba import njit
 
-TABLES = [None, table_pow2] if processor_has("avx512f") else [None]
+TABLES = [
+    pytest.param(real, table(real, bits), id=f"{real.__name__}-{bits}")
+    for real in (np.float32, np.float64)
+    for bits in (128, 256, 512)
+    if bits == 128 or (bits <= jit.registers() and table(real, bits))
+]
 
 
 def each(function, real, registers, t):
@@ -42,8 +47,7 @@ def ulps(got, t, real=None):
     return np.abs(got - want) / np.spacing(want.astype(real or t.dtype)).astype(np.longdouble)
 
 
-@pytest.mark.parametrize("real", [np.float32, np.float64])
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(("real", "table"), TABLES)
 class TestExponential:
     """e^t as one value."""
 
@@ -61,15 +65,14 @@ class TestExponential:
         np.testing.assert_array_equal(self.exponential(real, table, t), [1, 1, 0, 0, np.nan])
 
 
-@pytest.mark.parametrize("real", [np.float32, np.float64])
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(("real", "table"), TABLES)
 @pytest.mark.parametrize("registers", [1, 4])
 class TestSummand:
     """e^(z - ref) as a product of two."""
 
     def product(self, real, table, registers, z, *, binary=False, ref=0.0):
         factors = numerics.summand(inline, simd, real, table, binary=binary)
-        origin = numerics.origin(inline, simd, real, looked_up=table is not None, binary=binary)
+        origin = numerics.origin(inline, simd, real, table, binary=binary)
         base = real(ref)
 
         @inline
